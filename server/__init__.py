@@ -1,0 +1,1 @@
+"""The HTTP server: Starlette application, routes, authentication, limits, configuration."""

@@ -1,0 +1,1 @@
+"""The SQL layer: dialect, binder, planner, executor and functions over the storage engine."""

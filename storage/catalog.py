@@ -1,0 +1,211 @@
+"""Catalog definitions (namespaces, tables, users) and the immutable catalog that a commit carries.
+
+Definitions are msgspec structs, stored as MessagePack in the `catalog` sub-database. Fields are only ever
+added, with defaults, so that every version reads the older ones.
+
+The in-memory `Catalog` holds namespaces and tables (small, read by every statement). Users and other
+objects that may be many are read from the snapshot one by one (`ReadView.get_object`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+
+import msgspec
+import pyarrow as pa
+
+from storage.types import ColumnType, arrow_type
+
+
+class TableKind(enum.StrEnum):
+    """How rows of a table are partitioned; the value is the wire spelling in lower case."""
+
+    USER = "user"
+    SHARED = "shared"
+
+
+class AccessLevel(enum.StrEnum):
+    """Who may read and write a SHARED table."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+    RESTRICTED = "restricted"
+    DBA = "dba"
+
+
+class ColumnDef(msgspec.Struct, frozen=True):
+    """One column. `column_id` never changes and is never reused in its table; it names the stored field.
+
+    `default` is the canonical SQL text of the DEFAULT expression, or None. `initial` is what rows written
+    before the column existed read as: a one-row Arrow IPC stream with one field, or None for NULL.
+    """
+
+    column_id: int
+    name: str
+    type: ColumnType
+    nullable: bool = True
+    default: str | None = None
+    initial: bytes | None = None
+    comment: str | None = None
+
+
+class UniqueDef(msgspec.Struct, frozen=True):
+    """A UNIQUE constraint; `index_id` (from 1) is its place in the key index. NULLs never collide."""
+
+    index_id: int
+    name: str
+    column_ids: tuple[int, ...]
+
+
+class CheckDef(msgspec.Struct, frozen=True):
+    """A CHECK constraint as canonical SQL text over the table's columns."""
+
+    name: str
+    expression: str
+
+
+class SchemaVersion(msgspec.Struct, frozen=True):
+    """The columns that batches written under `version` hold."""
+
+    version: int
+    columns: tuple[ColumnDef, ...]
+
+
+class TableDef(msgspec.Struct, frozen=True, dict=True):
+    """A table. `primary_key` lists column ids in key order; empty means a hidden row id.
+
+    `history` holds earlier schema versions that stored batches may still have.
+    """
+
+    table_id: int
+    namespace: str
+    name: str
+    kind: TableKind
+    columns: tuple[ColumnDef, ...]
+    primary_key: tuple[int, ...] = ()
+    uniques: tuple[UniqueDef, ...] = ()
+    checks: tuple[CheckDef, ...] = ()
+    schema_version: int = 1
+    history: tuple[SchemaVersion, ...] = ()
+    next_column_id: int = 1
+    next_index_id: int = 1
+    access_level: AccessLevel = AccessLevel.PRIVATE
+    owner: str = ""
+    options: dict[str, str] = msgspec.field(default_factory=dict)
+    comment: str | None = None
+    created_at: int = 0
+    updated_at: int = 0
+
+    @cached_property
+    def full_name(self) -> str:
+        """`namespace.name`."""
+        return f"{self.namespace}.{self.name}"
+
+    @cached_property
+    def by_name(self) -> dict[str, ColumnDef]:
+        """Columns by (lower-case) name."""
+        return {column.name: column for column in self.columns}
+
+    @cached_property
+    def by_id(self) -> dict[int, ColumnDef]:
+        """Columns by id."""
+        return {column.column_id: column for column in self.columns}
+
+    @cached_property
+    def key_columns(self) -> tuple[ColumnDef, ...]:
+        """Columns of the primary key, in key order; empty for a table with a hidden row id."""
+        return tuple(self.by_id[column_id] for column_id in self.primary_key)
+
+    @cached_property
+    def arrow_schema(self) -> pa.Schema:
+        """User columns in declared order, by name, with their storage types."""
+        return pa.schema([pa.field(c.name, arrow_type(c.type)) for c in self.columns])
+
+    def unique_columns(self, unique: UniqueDef) -> tuple[ColumnDef, ...]:
+        """Columns of a UNIQUE constraint, in key order."""
+        return tuple(self.by_id[column_id] for column_id in unique.column_ids)
+
+
+class NamespaceDef(msgspec.Struct, frozen=True):
+    """A namespace (schema) with free-form options. Times are microseconds since the epoch."""
+
+    name: str
+    created_at: int = 0
+    options: dict[str, object] = msgspec.field(default_factory=dict)
+
+
+class UserDef(msgspec.Struct, frozen=True):
+    """An account; the name is the user id. `password_hash` is an argon2id string or None (cannot log in).
+
+    Times are microseconds since the epoch. Stored under object kind `user`.
+    """
+
+    user_id: str
+    role: str
+    password_hash: str | None = None
+    email: str | None = None
+    auth_type: str = "password"
+    auth_data: str | None = None
+    failed_login_attempts: int = 0
+    locked_until: int | None = None
+    last_login_at: int | None = None
+    created_at: int = 0
+    updated_at: int = 0
+    deleted_at: int | None = None
+
+
+class Catalog:
+    """Namespaces and tables as of one commit; immutable, shared by every reader of that commit."""
+
+    __slots__ = ("_by_id", "_namespaces", "_tables", "version")
+
+    def __init__(self, version: int, namespaces: Iterable[NamespaceDef], tables: Iterable[TableDef]) -> None:
+        self.version = version
+        self._namespaces = {n.name: n for n in namespaces}
+        self._tables = {(t.namespace, t.name): t for t in tables}
+        self._by_id = {t.table_id: t for t in self._tables.values()}
+
+    def namespace(self, name: str) -> NamespaceDef | None:
+        """The namespace of that name, if any."""
+        return self._namespaces.get(name)
+
+    def table(self, namespace: str, name: str) -> TableDef | None:
+        """The table of that name, if any."""
+        return self._tables.get((namespace, name))
+
+    def table_by_id(self, table_id: int) -> TableDef | None:
+        """The table with that id, if it still exists."""
+        return self._by_id.get(table_id)
+
+    def namespaces(self) -> Iterator[NamespaceDef]:
+        """All namespaces by name."""
+        return iter(sorted(self._namespaces.values(), key=lambda n: n.name))
+
+    def tables(self, namespace: str | None = None) -> Iterator[TableDef]:
+        """All tables, or those of one namespace, by full name."""
+        chosen = (t for t in self._tables.values() if namespace is None or t.namespace == namespace)
+        return iter(sorted(chosen, key=lambda t: (t.namespace, t.name)))
+
+    def evolve(
+        self,
+        version: int,
+        *,
+        put: Iterable[NamespaceDef | TableDef] = (),
+        drop_tables: Iterable[int] = (),
+        drop_namespaces: Iterable[str] = (),
+    ) -> Catalog:
+        """A new catalog with definitions put (by name / by id) and dropped."""
+        tables = dict(self._by_id)
+        namespaces = dict(self._namespaces)
+        for definition in put:
+            if isinstance(definition, TableDef):
+                tables[definition.table_id] = definition
+            else:
+                namespaces[definition.name] = definition
+        for table_id in drop_tables:
+            tables.pop(table_id, None)
+        for name in drop_namespaces:
+            namespaces.pop(name, None)
+        return Catalog(version, namespaces.values(), tables.values())

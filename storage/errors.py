@@ -1,0 +1,80 @@
+"""The error tree of the storage engine.
+
+StorageError
+├── StorageFull            the disk or the map limit is reached; nothing of the mutation was kept
+├── StoragePoisoned        a commit met an I/O error; the environment is being reopened
+├── StorageCorrupt         a checksum or a structure is wrong; names table and range
+├── StorageLocked          another process holds the data folder
+├── StorageClosed          the engine is shut down or shutting down
+├── QueueFull              the writer's queue is at its bound; try again later
+├── SnapshotExpired        the snapshot's lease ran out
+├── WriteConflict          a row that the mutation replaces was changed by a later commit
+├── SchemaChanged          the table's definition is not the one the mutation was planned on
+├── DuplicateKey           a primary key or UNIQUE constraint would hold one value twice
+└── LogTruncated           the feed was asked for commits that retention removed
+"""
+
+from __future__ import annotations
+
+
+class StorageError(Exception):
+    """Base of everything the storage engine raises on purpose."""
+
+
+class StorageFull(StorageError):
+    """The disk or the configured map limit is reached."""
+
+
+class StoragePoisoned(StorageError):
+    """A commit met an I/O error; nothing is acknowledged until the environment was reopened."""
+
+
+class StorageCorrupt(StorageError):
+    """A stored value does not match its checksum or its neighbours."""
+
+
+class StorageLocked(StorageError):
+    """Another process holds the data folder; the message says which."""
+
+
+class StorageClosed(StorageError):
+    """The engine is closed or closing."""
+
+
+class QueueFull(StorageError):
+    """The writer's queue is at its bound."""
+
+
+class SnapshotExpired(StorageError):
+    """The snapshot was held longer than its lease."""
+
+
+class WriteConflict(StorageError):
+    """A row that the mutation replaces or deletes is no longer the current version."""
+
+
+class SchemaChanged(StorageError):
+    """The table was altered or dropped after the mutation was planned."""
+
+
+class LogTruncated(StorageError):
+    """The change feed was asked for commits older than the retained log."""
+
+
+class DuplicateKey(StorageError):
+    """A unique key would hold one value twice.
+
+    `columns` are the names of the key's columns, `values` the storage values of the offending key,
+    `row` the zero-based index of the offending row in its batch, `in_batch` is true when both rows
+    came with the same mutation.
+    """
+
+    def __init__(
+        self, columns: tuple[str, ...], values: tuple[object, ...], *, row: int, in_batch: bool, primary: bool
+    ) -> None:
+        super().__init__(f"duplicate key in column(s) {', '.join(columns)}")
+        self.columns = columns
+        self.values = values
+        self.row = row
+        self.in_batch = in_batch
+        self.primary = primary
