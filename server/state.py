@@ -1,0 +1,103 @@
+"""What the routes share: configuration, engine, database, authenticator, limits and clock, behind small protocols.
+
+The real things are put together in `server/serve.py`; tests put fakes in their place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from server.exchange import Exchange
+from sql.identity import Identity
+from sql.results import ResultColumn, StatementResult
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from server.config import Config
+    from server.middleware.rate_limit import RateLimits
+
+
+class Clock(Protocol):
+    """Where the server takes the time from."""
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch."""
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+        return time.monotonic()
+
+
+class ResultStream(Protocol):
+    """The rows of a statement while they are being read: columns first, then record batches."""
+
+    @property
+    def columns(self) -> Sequence[ResultColumn]:
+        """The result's columns; the batches have them in the same order, with their storage types."""
+
+    @property
+    def batches(self) -> AsyncIterator[pa.RecordBatch]:
+        """The rows; closing the iterator (`aclose`) ends the query."""
+
+
+class Database(Protocol):
+    """What the routes need of `sql.database.Database`."""
+
+    async def execute(
+        self, sql: str, params: list[object] | None, namespace: str | None, identity: Identity
+    ) -> list[StatementResult]:
+        """Run all statements of a request; raises SqlError."""
+
+    async def stream(
+        self, sql: str, params: list[object] | None, namespace: str | None, identity: Identity
+    ) -> ResultStream:
+        """Run all statements of a request and stream the rows of the last; raises SqlError."""
+
+    async def ingest(self, namespace: str, table: str, file: Path, content_type: str, identity: Identity) -> int:
+        """Insert all rows of a file into a table, or none; returns how many. Raises SqlError."""
+
+
+class Authenticator(Protocol):
+    """Who a request speaks for. Called on the event loop for every request: it must not block."""
+
+    def authenticate(self, authorization: bytes | None, exchange: Exchange) -> Identity:
+        """The identity behind an `Authorization` header (None: there is none); raises `server.errors.AuthError`."""
+
+    def needs_setup(self) -> bool:
+        """Whether nobody has set a password for `root` yet."""
+
+
+class Engine(Protocol):
+    """What the server itself needs of `storage.engine.StorageEngine`."""
+
+    def close(self) -> None:
+        """Commit what is queued, then give the data folder back."""
+
+
+@dataclass(slots=True)
+class AppState:
+    """Everything that a route may use; one for each application."""
+
+    config: Config
+    engine: Engine
+    database: Database
+    authenticator: Authenticator
+    limits: RateLimits
+    clock: Clock
+    data_path: Path
