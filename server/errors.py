@@ -13,7 +13,10 @@ from __future__ import annotations
 
 
 class HttpError(Exception):
-    """An answer other than success. `fields` go into the JSON body, `headers` into the answer."""
+    """An answer other than success. `fields` go into the JSON body, `headers` into the answer.
+
+    With `sql_shape` the body is that of a failed SQL request, otherwise `{"error": code, "message": …}`.
+    """
 
     def __init__(
         self,
@@ -23,6 +26,7 @@ class HttpError(Exception):
         *,
         fields: dict[str, object] | None = None,
         headers: dict[str, str] | None = None,
+        sql_shape: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -30,6 +34,7 @@ class HttpError(Exception):
         self.message = message
         self.fields = fields or {}
         self.headers = headers or {}
+        self.sql_shape = sql_shape
 
 
 class BodyTooLarge(HttpError):
@@ -47,15 +52,23 @@ class BodyTooLarge(HttpError):
 class TooManyRequests(HttpError):
     """A rate limit is used up; the client may try again after `retry_after` seconds."""
 
-    def __init__(self, message: str, *, code: str = "RATE_LIMIT_EXCEEDED", retry_after: int = 1) -> None:
+    def __init__(
+        self, message: str, *, code: str = "RATE_LIMIT_EXCEEDED", retry_after: int = 1, sql_shape: bool = False
+    ) -> None:
         headers = {"Retry-After": str(retry_after)}
         if code == "RATE_LIMIT_EXCEEDED":
             headers["X-RateLimit-Reset"] = str(retry_after)
-        super().__init__(429, code, message, fields={"retry_after_seconds": retry_after}, headers=headers)
+        fields: dict[str, object] = {"retry_after_seconds": retry_after}
+        super().__init__(429, code, message, fields=fields, headers=headers, sql_shape=sql_shape)
 
 
 class AuthError(HttpError):
-    """The caller is not who the route needs; `AuthError(status, code, message)`."""
+    """The caller is not who the route needs; `AuthError(status, code, message)`. Always in the SQL shape."""
+
+    def __init__(self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None) -> None:
+        if headers is None and status == 401:
+            headers = {"WWW-Authenticate": 'Bearer realm="headrace"'}
+        super().__init__(status, code, message, headers=headers, sql_shape=True)
 
 
 class ClientGone(Exception):

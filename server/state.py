@@ -5,43 +5,23 @@ The real things are put together in `server/serve.py`; tests put fakes in their 
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from server.clock import Clock, SystemClock
 from server.exchange import Exchange
 from sql.identity import Identity
 from sql.results import ResultColumn, StatementResult
+
+__all__ = ["AppState", "Authenticator", "Clock", "Database", "Engine", "ResultStream", "SystemClock"]
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from server.config import Config
     from server.middleware.rate_limit import RateLimits
-
-
-class Clock(Protocol):
-    """Where the server takes the time from."""
-
-    def now_us(self) -> int:
-        """Microseconds since the epoch."""
-
-    def monotonic(self) -> float:
-        """Seconds on a clock that never goes back."""
-
-
-class SystemClock:
-    """The machine's own clock."""
-
-    def now_us(self) -> int:
-        """Microseconds since the epoch."""
-        return time.time_ns() // 1000
-
-    def monotonic(self) -> float:
-        """Seconds on a clock that never goes back."""
-        return time.monotonic()
 
 
 class ResultStream(Protocol):

@@ -1,0 +1,132 @@
+"""The one layer around all routes.
+
+It is on the way of every request, so it does its work in one pass:
+
+1. make the `Exchange`: request id, client address, headers that every answer carries (id, nosniff, CORS);
+2. refuse what no route should see: banned or too fast addresses (429), bodies that are too large (413), preflights;
+3. hand over to the route: hot paths by a dictionary look-up, all others through Starlette's router;
+4. turn whatever was raised into an answer (`errors.answer_to`) and log the request.
+
+A body without `Content-Length` is counted while it is received. Once an answer has begun, an error can only cut the
+connection: a client never takes a part for the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.config import Config
+from server.errors import BodyTooLarge, ClientGone, HttpError
+from server.exchange import Exchange, current_exchange
+from server.logging import RequestLog
+from server.middleware.client_address import ClientAddresses
+from server.middleware.cors import Cors
+from server.middleware.errors import JSON, answer_to, sql_failure
+from server.middleware.rate_limit import RateLimits
+from server.middleware.request_id import RequestIds
+
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_INGEST_PREFIX = "/v1/api/ingest/"
+_CLIENT_CLOSED = 499
+
+
+class Gate:
+    """The ASGI application that the server runs; `hot` maps paths to endpoints that need no router."""
+
+    def __init__(self, app: ASGIApp, hot: Mapping[str, ASGIApp], config: Config, limits: RateLimits) -> None:
+        self._app = app
+        self._hot = dict(hot)
+        self._limits = limits
+        self._addresses = ClientAddresses(config.security.trusted_proxy_ranges)
+        self._cors = Cors(config.security.cors)
+        self._ids = RequestIds()
+        self._log = RequestLog()
+        self._max_body = config.limits.max_body_bytes
+        self._max_ingest = config.limits.max_ingest_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or pass the server's lifespan on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send)
+        scope["exchange"] = exchange
+        current_exchange.set(exchange)
+        try:
+            self._identify(exchange)
+            self._limits.check_request(exchange)
+            if not await self._preflight(exchange):
+                receive = self._limit_body(exchange, receive)
+                await self._hot.get(scope["path"], self._app)(scope, receive, exchange.send)
+        except (ClientGone, ClientDisconnect):
+            exchange.status = exchange.status or _CLIENT_CLOSED
+        except asyncio.CancelledError:
+            await self._cancelled(exchange)
+        except Exception as error:  # noqa: BLE001  the last one to see it
+            await self._failed(error, exchange)
+        finally:
+            self._log.finished(exchange)
+
+    def _identify(self, exchange: Exchange) -> None:
+        headers = exchange.headers
+        peer = exchange.scope["client"]
+        exchange.client, exchange.loopback = self._addresses.resolve(peer[0] if peer else "", headers)
+        request_id = exchange.request_id = self._ids.choose(headers.get(b"x-request-id"))
+        exchange.extra_headers = [(b"x-request-id", request_id.encode()), _NOSNIFF]
+        origin = headers.get(b"origin")
+        if origin is not None:
+            exchange.extra_headers += self._cors.headers(origin)
+
+    async def _preflight(self, exchange: Exchange) -> bool:
+        """Answer a CORS preflight; False if the request is none."""
+        headers = exchange.headers
+        if exchange.scope["method"] != "OPTIONS" or b"access-control-request-method" not in headers:
+            return False
+        exchange.extra_headers = exchange.extra_headers[:2]
+        await exchange.respond(204, self._cors.preflight(headers, headers.get(b"origin", b"")), b"")
+        return True
+
+    def _limit_body(self, exchange: Exchange, receive: Receive) -> Receive:
+        """Refuse a body that announces to be too large; count one that does not say."""
+        length = exchange.headers.get(b"content-length")
+        if length is None and b"transfer-encoding" not in exchange.headers:
+            return receive
+        maximum = self._max_ingest if exchange.scope["path"].startswith(_INGEST_PREFIX) else self._max_body
+        if length is None:
+            return counting(receive, maximum)
+        if int(length) > maximum:
+            raise BodyTooLarge(int(length), maximum)
+        return receive
+
+    async def _failed(self, error: Exception, exchange: Exchange) -> None:
+        status, headers, body = answer_to(error, exchange)
+        if status >= 500 and not isinstance(error, HttpError):
+            self._log.failed(error, exchange)
+        if exchange.status:
+            raise error
+        await exchange.respond(status, headers, body)
+
+    async def _cancelled(self, exchange: Exchange) -> None:
+        """The server stops and this request took longer than it may."""
+        if not exchange.status:
+            body = sql_failure("SERVER_SHUTTING_DOWN", "The server is shutting down", exchange.took_ms)
+            await exchange.respond(503, [JSON, (b"retry-after", b"5"), (b"connection", b"close")], body)
+
+
+def counting(receive: Receive, maximum: int) -> Receive:
+    """Wrap `receive` so that it raises BodyTooLarge once more than `maximum` bytes came."""
+    size = 0
+
+    async def counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > maximum:
+            raise BodyTooLarge(size, maximum)
+        return message
+
+    return counted
