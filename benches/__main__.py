@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from benches import insert_many, insert_one, point_read, update_by_key
+from benches import insert_many, insert_one, point_read, syncs, update_by_key
 from benches.runner import SYSTEMS, Options
 from benches.table import Report
 
@@ -24,7 +24,7 @@ class Bench(Protocol):
         """Run it and yield its tables."""
 
 
-MODULES: Sequence[Bench] = (point_read, insert_one, insert_many, update_by_key)
+MODULES: Sequence[Bench] = (syncs, point_read, insert_one, insert_many, update_by_key)
 BENCHES = {bench.NAME: bench for bench in MODULES}
 
 
