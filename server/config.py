@@ -39,9 +39,9 @@ class StorageSection(msgspec.Struct, frozen=True):
     max_bytes: Annotated[
         int, Meta(ge=0, description="Largest size of the database file; 0 lets it grow while the disk has room")
     ] = 0
-    queue_rows: Annotated[
-        int, Meta(ge=1, description="Rows that may wait for the writer before writes are refused with 503")
-    ] = 100_000
+    queue_works: Annotated[
+        int, Meta(ge=1, description="Writes that may wait for the writer before new ones are refused with 503")
+    ] = 16_384
     snapshot_lease_seconds: Annotated[
         float, Meta(gt=0, description="How long one reader may keep old pages before it is ended")
     ] = 300.0
@@ -50,7 +50,7 @@ class StorageSection(msgspec.Struct, frozen=True):
 class RetentionSection(msgspec.Struct, frozen=True):
     """How much of the commit log is kept for readers that lag or resume."""
 
-    commit_log_seconds: Annotated[int, Meta(ge=0, description="Commits younger than this are kept")] = 604_800
+    commit_log_seconds: Annotated[int, Meta(ge=0, description="Commits younger than this are kept")] = 86_400
     commit_log_bytes: Annotated[
         int, Meta(ge=0, description="The oldest commits go when the log is larger than this; 0 for no bound")
     ] = 4 * GIB

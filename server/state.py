@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from server.clock import Clock, SystemClock
 from server.exchange import Exchange
 from sql.identity import Identity
 from sql.results import ResultColumn, StatementResult
+from storage.seams import Clock, SystemClock
 
 __all__ = ["AppState", "Authenticator", "Clock", "Database", "Engine", "ResultStream", "SystemClock"]
 
@@ -49,7 +49,7 @@ class Database(Protocol):
     ) -> ResultStream:
         """Run all statements of a request and stream the rows of the last; raises SqlError."""
 
-    async def ingest(self, namespace: str, table: str, file: Path, content_type: str, identity: Identity) -> int:
+    async def ingest(self, namespace: str, table: str, file: BinaryIO, content_type: str, identity: Identity) -> int:
         """Insert all rows of a file into a table, or none; returns how many. Raises SqlError."""
 
 
@@ -65,6 +65,10 @@ class Authenticator(Protocol):
 
 class Engine(Protocol):
     """What the server itself needs of `storage.engine.StorageEngine`."""
+
+    @property
+    def last_seq(self) -> int:
+        """The newest commit's sequence number."""
 
     def close(self) -> None:
         """Commit what is queued, then give the data folder back."""

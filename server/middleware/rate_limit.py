@@ -11,11 +11,11 @@ import ipaddress
 import math
 from functools import lru_cache
 
-from server.clock import Clock
 from server.config import RateLimitSection
 from server.errors import TooManyRequests
 from server.exchange import Exchange
 from server.middleware.client_address import parse_address
+from storage.seams import Clock
 
 VIOLATIONS_PER_BAN = 10
 LONGEST_BAN = 6
@@ -107,6 +107,7 @@ class RateLimits:
     def __init__(self, config: RateLimitSection, clock: Clock) -> None:
         entries = config.cache_max_entries
         self._requests = TokenBuckets(config.max_requests_per_ip_per_sec, clock, entries)
+        self._sign_ins = TokenBuckets(config.max_auth_requests_per_ip_per_sec, clock, entries)
         self._queries = TokenBuckets(config.max_queries_per_sec, clock, entries)
         self._bans = Bans(config.ban_duration_seconds, config.cache_ttl_seconds, clock, entries)
         self._protect = config.enable_connection_protection
@@ -129,6 +130,10 @@ class RateLimits:
         """Count an SQL or ingest request of a user; raises TooManyRequests."""
         if not self._queries.take(user):
             raise TooManyRequests("Too many queries per second. Please slow down.", sql_shape=True)
+
+    def allow_sign_in(self, exchange: Exchange) -> bool:
+        """Count a request to a sign-in route; False if the address has used up its limit."""
+        return exchange.loopback or self._sign_ins.take(limit_key(exchange.client))
 
     def connect(self, address: str) -> bool:
         """Count an open connection; False if the address has too many. Each call needs its `disconnect`."""
