@@ -10,6 +10,7 @@ design: never call `hash_password` or `verify_password` on the event loop or on 
 
 from __future__ import annotations
 
+import base64
 import unicodedata
 from functools import lru_cache
 
@@ -71,6 +72,16 @@ def needs_rehash(password_hash: str, parameters: HashParameters = DEFAULT_PARAME
         return _hasher(parameters).check_needs_rehash(password_hash)
     except argon2.exceptions.InvalidHashError:
         return True
+
+
+def rehash_password(password_hash: str, password: str, parameters: HashParameters = DEFAULT_PARAMETERS) -> str:
+    """The hash of the same password under other parameters, with the salt of its old hash.
+
+    Keeping the salt keeps what marks the password: sessions are tied to it, and end when a new one is set.
+    """
+    salt = password_hash.split("$")[4]
+    raw = base64.b64decode(salt + "=" * (-len(salt) % 4))
+    return _hasher(parameters).hash(_encode(password), salt=raw)
 
 
 def check_policy(password: str, options: PolicyOptions = DEFAULT_POLICY, *, user: str | None = None) -> None:

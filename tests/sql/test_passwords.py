@@ -17,6 +17,7 @@ from sql.passwords import (
     hash_password,
     needs_rehash,
     prepare_stand_in,
+    rehash_password,
     verify_password,
 )
 
@@ -69,6 +70,11 @@ def test_hashes_of_older_parameters_work_and_are_renewed() -> None:
     assert verify_password(hashed, "Secret123!", dearer)
     assert needs_rehash(hashed, dearer)
     assert not needs_rehash(hashed, CHEAP)
+    renewed = rehash_password(hashed, "Secret123!", dearer)
+    assert verify_password(renewed, "Secret123!", dearer)
+    assert not verify_password(renewed, "Secret123", dearer)
+    assert not needs_rehash(renewed, dearer)
+    assert renewed.split("$")[4] == hashed.split("$")[4]
 
 
 def test_defaults_are_at_least_what_owasp_asks() -> None:
