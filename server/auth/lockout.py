@@ -4,28 +4,47 @@ The count of an account that has a password is part of its stored record, so a r
 one (no such account, dropped, sign-in by other means) are counted too, in bounded memory: were they never locked, the
 fifth wrong password would tell who exists.
 
-A failure is stored in the background, after the answer: the answer must not take a commit longer for a name that
-exists. Guesses that run at the same time gain nothing by that: a login that succeeds is checked against the stored
-count inside its own mutation, which the writer carries out after the failures before it.
+A failure is put into the writer's queue and the answer does not wait for it: it must not take a commit longer for a
+name that exists. Guesses that run at the same time gain nothing by that: a login with the right password is checked
+against the stored count inside its own mutation, which stands in the queue behind the failures before it.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 
 import msgspec
 
 from server.auth.options import SECOND, AuthOptions
-from server.auth.store import USER_KIND, Writer, find_account
+from server.auth.store import USER_KIND, Store, Writer, find_account
 from storage.catalog import UserDef
+from storage.errors import StorageError
+from storage.submission import Commit
 
 MAX_STRANGERS = 10_000
+
+_log = logging.getLogger(__name__)
 
 
 def locked_until(account: UserDef, now: int) -> int | None:
     """When the lock of an account ends, if it is locked."""
     until = account.locked_until
     return until if until is not None and until > now else None
+
+
+def submit_failure(store: Store, name: str, password_hash: str, now: int, options: AuthOptions) -> None:
+    """Have a wrong password counted. If that fails, the log says so and the caller's answer is the same."""
+    try:
+        store.submit(lambda writer: record_failure(writer, name, password_hash, now, options), on_done=_log_outcome)
+    except StorageError as error:
+        _log.error("a failed login cannot be counted: %s", error)
+
+
+def _log_outcome(commit: Commit[None]) -> None:
+    error = commit.exception()
+    if error is not None:
+        _log.error("a failed login cannot be counted: %s", error)
 
 
 def record_failure(writer: Writer, name: str, password_hash: str, now: int, options: AuthOptions) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from server.auth import errors
 from server.auth.authenticator import is_local_only
 from server.auth.context import AuthContext
-from server.auth.lockout import locked_until, record_failure
+from server.auth.lockout import locked_until, submit_failure
 from server.auth.options import ROOT, SECOND
 from server.auth.sessions import (
     Outcome,
@@ -69,8 +69,7 @@ async def login(context: AuthContext, name: str, password: str, *, local: bool, 
         context.strangers.record_failure(name, now)
         raise errors.unauthorized()
     if not right:
-        work = context.store.commit(lambda writer: record_failure(writer, name, stored, now, context.options))
-        context.in_background(work, "storing a failed login")
+        submit_failure(context.store, name, stored, now, context.options)
         raise errors.unauthorized()
     if is_local_only(account, context.options) and not local:
         raise errors.forbidden(REMOTE)

@@ -10,6 +10,7 @@ import msgspec
 
 from sql.identity import Role
 from storage.catalog import Catalog, NamespaceDef, UserDef
+from storage.submission import Commit
 
 USER_KIND = "user"
 FAMILY_KIND = "refresh_family"
@@ -59,6 +60,10 @@ class Store(Protocol):
 
     def snapshot(self) -> AbstractContextManager[Reader]:
         """The newest committed state."""
+        ...
+
+    def submit(self, work: Callable[[Writer], T], *, on_done: Callable[[Commit[T]], None] | None = None) -> object:
+        """Queue `work` now, behind everything queued before; `on_done` hears of the outcome on the writer thread."""
         ...
 
     async def commit(self, work: Callable[[Writer], T]) -> T:

@@ -25,6 +25,7 @@ from server.middleware.gate import Gate
 from server.middleware.rate_limit import RateLimits
 from sql.passwords import HashParameters, PolicyOptions
 from storage.catalog import Catalog, NamespaceDef, UserDef
+from storage.submission import Commit
 
 T = TypeVar("T")
 CHEAP = HashParameters(memory_kib=8, iterations=1)
@@ -104,9 +105,18 @@ class FakeEngine:
         self.snapshots += 1
         yield FakeView(self)
 
+    def submit(self, work: Callable[[FakeView], T], *, on_done: Callable[[Commit[T]], None] | None = None) -> Commit[T]:
+        commit: Commit[T] = Commit(on_done)
+        try:
+            commit.resolve(self.commit_now(work), None)
+        except Exception as error:  # noqa: BLE001
+            commit.resolve(None, error)
+        return commit
+
     async def commit(self, work: Callable[[FakeView], T]) -> T:
+        commit = self.submit(work)
         await asyncio.sleep(0)
-        return self.commit_now(work)
+        return commit.result()
 
     def commit_now(self, work: Callable[[FakeView], T]) -> T:
         if self.failure is not None:
@@ -141,7 +151,7 @@ class World:
         self.clock = FakeClock()
         self.engine = FakeEngine(self.clock)
         self._limits = RateLimits(limits, self.clock)
-        self.context = build(options, self.engine, SECRET, self._limits, self.clock)  # type: ignore[arg-type]
+        self.context = build(options, self.engine, SECRET, self._limits, self.clock)
         self.engine.listeners.append(partial(forget_changed, self.context.cache))
         config = Config(rate_limit=limits, security=security)
         whoami = Route("/whoami", self._whoami, methods=["GET"])
@@ -159,7 +169,7 @@ class World:
 
     async def set_up(self) -> None:
         """root and the dba `admin` with their passwords."""
-        await bootstrap(self.engine, self.context.options)  # type: ignore[arg-type]
+        await bootstrap(self.engine, self.context.options)
         await set_up(self.context, "admin", DBA_PASSWORD, ROOT_PASSWORD, "admin@example.com")
 
     async def add_user(self, name: str, role: str = "user", password: str = "Secret123!", **more: Any) -> None:

@@ -134,7 +134,7 @@ def test_root_without_password_asks_for_the_set_up() -> None:
     async def scenario(world: World) -> None:
         from server.auth.bootstrap import bootstrap
 
-        await bootstrap(world.engine, world.context.options)  # type: ignore[arg-type]
+        await bootstrap(world.engine, world.context.options)
         async with world.client() as client:
             response = await client.post(LOGIN, json={"user": "root", "password": ""})
             assert id_of(response) == (428, "setup_required")
