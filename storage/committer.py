@@ -1,0 +1,292 @@
+"""The writer thread: takes groups of works, commits each group in one LMDB transaction with one sync, tells everyone.
+
+What can go wrong with a group, and what follows
+------------------------------------------------
+
+- A work raises: it is undone alone, its submitter gets the exception, the others go on.
+- Staged rows do not fit their columns (found only when the batch is built): the works are run again one by one, so that
+  only the culprit fails.
+- The map is full: nothing was written. The map grows (readers are drained first) and the staged content is written
+  again; at the limit the group fails with StorageFull.
+- The disk is full: LMDB could not write pages; the meta page before stays in force. The group fails with StorageFull.
+- Any other I/O error: nobody knows what the disk holds, and a second sync would not tell (the kernel may have dropped
+  the dirty pages). The transaction is given up, everything that waits fails with StoragePoisoned, readers are
+  drained, the environment is closed and opened again from the last durable meta page. Then it goes on.
+
+A work may run more than once (the first run's effects are gone then), so it must not keep state outside.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import lmdb
+import pyarrow as pa
+
+from storage.environment import Environment, Txn, full_sentence, is_full
+from storage.errors import StorageClosed, StorageError, StorageFull, StoragePoisoned
+from storage.options import StorageOptions
+from storage.reading import Reader
+from storage.seams import Clock
+from storage.snapshots import Committed, SnapshotRegistry
+from storage.submission import Submission, WorkQueue, settle
+from storage.writer import Counters, WriteTransaction
+
+log = logging.getLogger("headrace.storage")
+
+Published = Callable[[WriteTransaction, Committed], None]
+
+
+class _MapFull(Exception):
+    """The transaction was aborted because the map is full."""
+
+
+class Committer:
+    """Owns the write side of the environment."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        registry: SnapshotRegistry,
+        queue: WorkQueue,
+        counters: Counters,
+        options: StorageOptions,
+        clock: Clock,
+        state: Committed,
+        on_commit: Published,
+        on_reopen: Callable[[], None],
+    ) -> None:
+        self._environment = environment
+        self._registry = registry
+        self._queue = queue
+        self._counters = counters
+        self._options = options
+        self._clock = clock
+        self._on_commit = on_commit
+        self._on_reopen = on_reopen
+        self._next_seq = state.seq + 1
+        self._last_us = 0
+        self._expected = 0
+        self._stop = threading.Event()
+        self.state = state
+        self.commits = 0
+        self.works = 0
+        self.failed_works = 0
+        self.reopened = 0
+        self._thread = threading.Thread(target=self._run, name="headrace-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the thread has committed what is queued (the queue must be refusing already)."""
+        self._stop.set()
+        self._thread.join()
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        options = self._options
+        while True:
+            group = self._queue.take(
+                options.group_works,
+                options.group_rows,
+                options.direct_rows,
+                expected=self._expected,
+                wait_seconds=options.group_wait_us / 1e6,
+            )
+            if not group:
+                return
+            self._expected = len(group) + min(len(self._queue), options.group_works)
+            try:
+                self._commit_group(group)
+            except Exception as error:
+                log.exception("a group of %d works failed", len(group))
+                self._fail(group, error)
+            settle(group)
+            self._grow_ahead()
+
+    def _commit_group(self, group: list[Submission]) -> None:
+        try:
+            self._attempt(group)
+        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+            if len(group) == 1:
+                self._fail(group, error)
+                return
+            for submission in group:
+                self._commit_group([submission])
+        except lmdb.Error as error:
+            self._disk_error(group, error)
+
+    def _attempt(self, group: list[Submission]) -> None:
+        """Run the works, write, commit, announce. Raises what concerns the whole group."""
+        direct = group[0].exclusive or group[0].weight > self._options.direct_rows
+        grow_only_once_more = 0
+        txn = self._environment.begin_write()
+        wtxn = self._transaction(txn, direct)
+        try:
+            while True:
+                try:
+                    self._run_works(wtxn, group)
+                    if wtxn.failed:
+                        txn.abort()
+                        return
+                    break
+                except lmdb.MapFullError:
+                    txn.abort()
+                    self._make_room(reserve=group[0].exclusive)
+                    txn = self._environment.begin_write()
+                    wtxn = self._transaction(txn, direct)
+            if not wtxn.changed():
+                txn.abort()
+                self._count(group, 0)
+                return
+            while True:
+                try:
+                    wtxn.flush()
+                    state = Committed(wtxn.next_seq - 1, wtxn.catalog)
+                    txn_id = txn.id()
+                    self._registry.publish(txn_id, state)
+                    try:
+                        self._environment.commit(txn)
+                    except BaseException:
+                        self._registry.withdraw(txn_id)
+                        raise
+                    break
+                except lmdb.MapFullError:
+                    txn.abort()
+                    grow_only_once_more += 1
+                    self._make_room(reserve=group[0].exclusive or not wtxn.stages_rows())
+                    txn = self._environment.begin_write()
+                    if direct:
+                        wtxn = self._transaction(txn, direct)
+                        self._run_works(wtxn, group)
+                        if wtxn.failed:
+                            txn.abort()
+                            return
+                    else:
+                        wtxn.flusher.restart()
+                        wtxn.bind(txn, Reader(txn, self._environment.dbs, self._registry.verified))
+        except BaseException:
+            _abort(txn)
+            raise
+        self._next_seq = wtxn.next_seq
+        self._last_us = wtxn.now_us()
+        self.state = state
+        self._count(group, 1)
+        self._on_commit(wtxn, state)
+
+    def _transaction(self, txn: Txn, direct: bool) -> WriteTransaction:
+        reader = Reader(txn, self._environment.dbs, self._registry.verified)
+        now = max(self._clock.now_us(), self._last_us)
+        return WriteTransaction(txn, reader, self.state.catalog, self._next_seq, self._counters, now, direct=direct)
+
+    @staticmethod
+    def _run_works(wtxn: WriteTransaction, group: list[Submission]) -> None:
+        """Run each work; one that raises fails alone (in direct mode it is the only one)."""
+        for submission in group:
+            wtxn.begin_work()
+            submission.error = submission.result = None
+            try:
+                submission.result = submission.work(wtxn)
+            except lmdb.Error:
+                raise
+            except Exception as error:  # noqa: BLE001 - a work may fail in any way
+                submission.error = error
+                if wtxn.direct:
+                    wtxn.failed = True
+                else:
+                    wtxn.undo_work()
+        if wtxn.failed and group[0].error is None:
+            group[0].error = StorageError("a work of many rows cannot go on after a refused insert")
+            group[0].result = None
+
+    def _count(self, group: list[Submission], commits: int) -> None:
+        failed = sum(1 for submission in group if submission.error is not None)
+        self.commits += commits
+        self.failed_works += failed
+        self.works += len(group) - failed
+
+    # --- trouble -------------------------------------------------------------------------------------------------
+
+    def _fail(self, group: list[Submission], error: BaseException) -> None:
+        for submission in group:
+            if submission.error is None:
+                submission.error, submission.result = error, None
+                self.failed_works += 1
+
+    def _make_room(self, *, reserve: bool) -> None:
+        """Grow the map, with every reader drained. Raises StorageFull when it cannot."""
+        environment = self._environment
+        if not environment.can_grow(reserve=reserve):
+            raise StorageFull(full_sentence(environment))
+        try:
+            if not self._registry.pause(self._options.drain_seconds):
+                raise StorageFull("the map could not grow: a reader still uses its pages")
+            environment.grow(reserve=reserve)
+            log.info("the map has grown to %d bytes", environment.map_bytes)
+        finally:
+            self._registry.resume()
+
+    def _grow_ahead(self) -> None:
+        """Grow at 80 % when nobody reads, so that a full map is a rare event."""
+        environment = self._environment
+        if self.commits % 64 or environment.used_bytes() < environment.map_bytes * 4 // 5:
+            return
+        if environment.can_grow() and self._registry.try_pause():
+            try:
+                environment.grow()
+            finally:
+                self._registry.resume()
+
+    def _disk_error(self, group: list[Submission], error: lmdb.Error) -> None:
+        if is_full(error, self._environment.folder):
+            log.error("the disk is full: %s", error)
+            self._fail(group, StorageFull(full_sentence(self._environment)))
+            if isinstance(error, lmdb.DiskError):
+                return  # pages were refused before anything was synced; the environment is as it was
+        else:
+            log.error("a commit met an I/O error: %s", error)
+            self._fail(group, StoragePoisoned(f"a commit met an I/O error ({error}); it is not stored"))
+        self._reopen()
+
+    def _reopen(self) -> None:
+        """Close the environment and open it from the last durable meta page. Refuses works until that worked."""
+        poisoned = StoragePoisoned("a commit met an I/O error; the storage is being reopened")
+        if self._queue.refusal is None:
+            self._queue.refuse(poisoned)
+        waiting = self._queue.drain()
+        self._fail(waiting, poisoned)
+        settle(waiting)
+        pause = 0.05
+        while not self._registry.pause(self._options.drain_seconds):
+            log.error("readers still use the pages of the poisoned environment")
+        self._environment.close()
+        while True:
+            try:
+                self._environment.open()
+                break
+            except (lmdb.Error, OSError, StorageError) as error:
+                log.error("the storage cannot be reopened yet: %s", error)
+                if self._stop.wait(pause):
+                    return
+                pause = min(2 * pause, 5.0)
+        self._registry.reset()
+        self.state = self._registry.newest()
+        self._next_seq = max(self._next_seq, self.state.seq + 1)
+        self.reopened += 1
+        self._registry.resume()
+        self._on_reopen()
+        if not isinstance(self._queue.refusal, StorageClosed):
+            self._queue.refuse(None)
+        log.warning("the storage was reopened at commit %d", self.state.seq)
+
+
+def _abort(txn: Txn) -> None:
+    try:
+        txn.abort()
+    except lmdb.Error as error:
+        log.error("a failed transaction could not be aborted: %s", error)

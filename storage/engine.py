@@ -1,0 +1,157 @@
+"""StorageEngine: the facade of the storage room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from storage.catalog import Catalog
+from storage.committer import Committer
+from storage.environment import CATALOG_VERSION, NEXT_TABLE_ID, Environment, read_number
+from storage.errors import StorageClosed
+from storage.lock import FolderLock
+from storage.options import StorageOptions, StorageStats
+from storage.seams import SYSTEM_CLOCK, Clock
+from storage.snapshots import Committed, Snapshot, SnapshotRegistry
+from storage.submission import Commit, Submission, WorkQueue
+from storage.writer import Counters, WriteTransaction
+
+T = TypeVar("T")
+
+Work = Callable[[WriteTransaction], T]
+
+
+class StorageEngine:
+    """One open data folder. All methods are thread-safe."""
+
+    def __init__(self, path: Path, options: StorageOptions, clock: Clock, lock: FolderLock) -> None:
+        self.path = path
+        self.options = options
+        self._clock = clock
+        self._lock = lock
+        self._environment = Environment(path, options)
+        with self._environment.env.begin() as txn:
+            next_table_id = read_number(txn, self._environment.dbs, NEXT_TABLE_ID, 1)
+            catalog_version = read_number(txn, self._environment.dbs, CATALOG_VERSION, 0)
+        self._counters = Counters(catalog_version, next_table_id)
+        self._registry = SnapshotRegistry(
+            self._environment, clock, options.lease_seconds, self._counters.allocate_table_id
+        )
+        state = self._registry.newest()
+        self._queue = WorkQueue(options.queue_works)
+        self._state = state
+        self._closed = False
+        self._committer = Committer(
+            self._environment,
+            self._registry,
+            self._queue,
+            self._counters,
+            options,
+            clock,
+            state,
+            self._on_commit,
+            self._on_reopen,
+        )
+        self._committer.start()
+
+    @classmethod
+    def open(
+        cls, path: Path | str, options: StorageOptions | None = None, *, clock: Clock = SYSTEM_CLOCK
+    ) -> StorageEngine:
+        """Open (or create) a data folder. Raises StorageLocked when another process holds it."""
+        folder = Path(path)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = FolderLock(folder)
+        try:
+            return cls(folder, options or StorageOptions(), clock, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def close(self) -> None:
+        """Commit what is queued, end all snapshots, join the threads, give the folder back."""
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.refuse(StorageClosed("the storage is closed"))
+        self._committer.join()
+        self._registry.close(min(self.options.drain_seconds, 0.2))
+        self._lock.release()
+
+    def __enter__(self) -> StorageEngine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def catalog(self) -> Catalog:
+        """The newest committed catalog."""
+        return self._state.catalog
+
+    @property
+    def last_seq(self) -> int:
+        """The last `_seq` of the newest commit."""
+        return self._state.seq
+
+    def snapshot(self, *, lease: float | None = None, purpose: str = "") -> Snapshot:
+        """A snapshot of the newest commit; close it. `lease` in seconds, the configured one by default."""
+        return self._registry.open(lease, purpose)
+
+    def submit(
+        self, work: Work[T], *, weight: int = 1, on_done: Callable[[Commit[T]], None] | None = None
+    ) -> Commit[T]:
+        """Queue a work for the writer. `on_done` is called on the writer's thread and must not block.
+
+        `weight` is about how many rows the work stages. A work may run more than once before it commits.
+        """
+        commit: Commit[T] = Commit(on_done)
+        self._queue.put(Submission(work, weight, commit=commit))
+        return commit
+
+    async def commit(self, work: Work[T], *, weight: int = 1) -> T:
+        """Run a work on the writer and wait until it is durable."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._queue.put(Submission(work, weight, loop=loop, future=future))
+        return await future
+
+    def commit_sync(self, work: Work[T], *, weight: int = 1) -> T:
+        """Like `commit`, for threads."""
+        return self.submit(work, weight=weight).result()
+
+    def submit_exclusive(self, work: Work[T]) -> Commit[T]:
+        """Queue a work of the engine itself that runs alone and works on the LMDB transaction directly."""
+        commit: Commit[T] = Commit()
+        self._queue.put(Submission(work, 1, exclusive=True, commit=commit))
+        return commit
+
+    def stats(self) -> StorageStats:
+        """Figures about the engine."""
+        committer = self._committer
+        return StorageStats(
+            last_seq=self.last_seq,
+            queued_works=len(self._queue),
+            open_snapshots=len(self._registry),
+            oldest_snapshot_seconds=self._registry.oldest_seconds(),
+            expired_snapshots=self._registry.expired_count,
+            map_bytes=self._environment.map_bytes,
+            used_bytes=self._environment.used_bytes(),
+            commits=committer.commits,
+            committed_works=committer.works,
+            failed_works=committer.failed_works,
+            merges=0,
+            first_retained_seq=1,
+            reopened=committer.reopened,
+        )
+
+    # --- called by the writer ------------------------------------------------------------------------------------
+
+    def _on_commit(self, wtxn: WriteTransaction, state: Committed) -> None:
+        self._state = state
+
+    def _on_reopen(self) -> None:
+        self._state = self._committer.state

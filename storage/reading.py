@@ -1,0 +1,341 @@
+"""Reading rows through one LMDB transaction: by range, by `_seq`, by key. Snapshots and the writer share it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from storage.batches import (
+    Header,
+    Seqs,
+    Verified,
+    decode_batch,
+    own_row,
+    read_header,
+    row_position,
+    seqs_of,
+    verify,
+)
+from storage.dead import EMPTY, Entries, count_dead, decode_dead
+from storage.environment import Cursor, Databases, Txn
+from storage.errors import StorageCorrupt, StorageError
+from storage.keys import parse_partition, parse_row_key, prefix_end, row_key_prefix, table_prefix
+from storage.layout import TableLayout
+
+
+class Stored(NamedTuple):
+    """A stored batch: its key, its value in the map and its header."""
+
+    key: bytes
+    value: memoryview
+    header: Header
+
+    @property
+    def first_seq(self) -> int:
+        """The first `_seq`, from the key."""
+        return int.from_bytes(self.key[-8:], "big")
+
+
+class Reader:
+    """Reads over a transaction. Used by one thread at a time; valid until the transaction ends."""
+
+    def __init__(self, txn: Txn, dbs: Databases, verified: Verified) -> None:
+        self.txn = txn
+        self.dbs = dbs
+        self.verified = verified
+
+    @cached_property
+    def _rows(self) -> Cursor:
+        return self.txn.cursor(db=self.dbs.rows)
+
+    def stored(
+        self, prefix: bytes, *, history: bool = False, start: bytes | None = None, stop: bytes | None = None
+    ) -> Iterator[Stored]:
+        """The batches whose keys begin with a prefix, in order, from `start` (included) to `stop` (excluded)."""
+        cursor = self.txn.cursor(db=self.dbs.history if history else self.dbs.rows)
+        if not cursor.set_range(start or prefix):
+            return
+        for raw, value in cursor.iternext():
+            key = bytes(raw)
+            if not key.startswith(prefix) or (stop is not None and key >= stop):
+                return
+            yield Stored(key, value, self.header(key, value))
+
+    def header(self, key: bytes, value: memoryview) -> Header:
+        """The header of a batch; what is wrong names the table and the range."""
+        try:
+            return read_header(value)
+        except StorageCorrupt as error:
+            raise StorageCorrupt(f"{place_of(key)}: {error}") from None
+
+    def locate(self, prefix: bytes, seq: int) -> tuple[Stored, int] | None:
+        """The batch of a partition that holds `seq`, and the row's place in it."""
+        cursor = self._rows
+        wanted = prefix + seq.to_bytes(8, "big")
+        if cursor.set_range(wanted):
+            if cursor.key() != wanted and not cursor.prev():
+                return None
+        elif not cursor.last():
+            return None
+        key = bytes(cursor.key())
+        if len(key) != len(wanted) or not key.startswith(prefix):
+            return None
+        value = cursor.value()
+        header = self.header(key, value)
+        position = row_position(value, header, int.from_bytes(key[-8:], "big"), seq)
+        return (Stored(key, value, header), position) if position >= 0 else None
+
+    def decode(
+        self, layout: TableLayout, batch: Stored, owner: object | None, *, history: bool = False
+    ) -> pa.RecordBatch:
+        """The record batch, verified when it is read for the first time."""
+        key, value, header = batch
+        if not self.verified.seen(key, header.checksum):
+            if not verify(value, header):
+                raise StorageCorrupt(f"{place_of(key, layout, header)}: the checksum does not match")
+            self.verified.add(key, header.checksum)
+        schema = layout.stored_schema(header.schema_version, history=history)
+        try:
+            decoded = decode_batch(value, schema, owner)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StorageCorrupt(f"{place_of(key, layout, header)}: {error}") from None
+        if decoded.num_rows != header.rows:
+            raise StorageCorrupt(f"{place_of(key, layout, header)}: the header and the batch count different rows")
+        return decoded
+
+    def dead_of(self, batch_key: bytes) -> Entries:
+        """The superseded rows of one batch."""
+        cursor = self.txn.cursor(db=self.dbs.dead)
+        if not cursor.set_range(batch_key) or not bytes(cursor.key()).startswith(batch_key):
+            return EMPTY
+        chunks = []
+        for raw, value in cursor.iternext():
+            if not bytes(raw).startswith(batch_key):
+                break
+            chunks.append(_decode_dead(batch_key, value))
+        return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+
+    def dead_in(self, prefix: bytes) -> dict[bytes, Entries]:
+        """The superseded rows of every batch under a prefix that has any."""
+        found: dict[bytes, list[Entries]] = {}
+        cursor = self.txn.cursor(db=self.dbs.dead)
+        if cursor.set_range(prefix):
+            for raw, value in cursor.iternext():
+                key = bytes(raw)
+                if not key.startswith(prefix):
+                    break
+                found.setdefault(key[:-2], []).append(_decode_dead(key[:-2], value))
+        return {key: chunks[0] if len(chunks) == 1 else np.concatenate(chunks) for key, chunks in found.items()}
+
+    def scan(
+        self,
+        layout: TableLayout,
+        partition: bytes,
+        columns: Sequence[str] | None,
+        *,
+        with_seq: bool = False,
+        owner: object | None = None,
+        also_dead: Seqs | None = None,
+    ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+        """The live rows of a partition in `_seq` order; rows of `also_dead` (ascending) are left out too."""
+        prefix = row_key_prefix(layout.table.table_id, partition)
+        dead = self.dead_in(prefix)
+        schema = layout.projection(layout.table.schema_version, columns, with_seq=with_seq).schema
+        batches = []
+        for batch in self.stored(prefix):
+            plan = layout.projection(batch.header.schema_version, columns, with_seq=with_seq)
+            projected = plan.batch(self.decode(layout, batch, owner))
+            gone = dead[batch.key]["row"] if batch.key in dead else None
+            if also_dead is not None and len(also_dead):
+                more = positions_in(seqs_of(batch.value, batch.header), also_dead)
+                gone = more if gone is None else np.concatenate((gone, more))
+            if gone is None or not len(gone):
+                batches.append(projected)
+            elif len(gone) < batch.header.rows:
+                batches += without(projected, gone)
+        return schema, batches
+
+    def count(self, layout: TableLayout, partition: bytes) -> int:
+        """How many live rows a partition has, from headers alone."""
+        prefix = row_key_prefix(layout.table.table_id, partition)
+        total = sum(batch.header.rows for batch in self.stored(prefix))
+        cursor = self.txn.cursor(db=self.dbs.dead)
+        if total and cursor.set_range(prefix):
+            for raw, value in cursor.iternext():
+                if not bytes(raw).startswith(prefix):
+                    break
+                total -= count_dead(value)
+        return total
+
+    def fetch(
+        self,
+        layout: TableLayout,
+        partition: bytes,
+        seqs: Sequence[int],
+        columns: Sequence[str] | None,
+        *,
+        with_seq: bool,
+        missing: type[StorageError],
+    ) -> pa.Table:
+        """Rows by `_seq`, in the order asked; they own their memory. Raises `missing` for one that is not there."""
+        prefix = row_key_prefix(layout.table.table_id, partition)
+        schema = layout.projection(layout.table.schema_version, columns, with_seq=with_seq).schema
+        if len(seqs) == 1:
+            found = self.locate(prefix, seqs[0])
+            if found is None:
+                raise missing(_missing(layout, seqs[0]))
+            batch, position = found
+            plan = layout.projection(batch.header.schema_version, columns, with_seq=with_seq)
+            row = own_row(self.decode(layout, batch, self), position)
+            return pa.Table.from_arrays(plan.arrays(row), schema=schema)
+        wanted = np.asarray(seqs, dtype=np.int64)
+        order = wanted.argsort(kind="stable")
+        ascending = wanted[order]
+        pieces = []
+        place = 0
+        while place < len(ascending):
+            found = self.locate(prefix, int(ascending[place]))
+            if found is None:
+                raise missing(_missing(layout, int(ascending[place])))
+            batch = found[0]
+            end = int(ascending.searchsorted(batch.header.last_seq, "right"))
+            stored = seqs_of(batch.value, batch.header)
+            positions = stored.searchsorted(ascending[place:end])
+            if not (stored[positions] == ascending[place:end]).all():
+                wrong = ascending[place:end][stored[positions] != ascending[place:end]]
+                raise missing(_missing(layout, int(wrong[0])))
+            plan = layout.projection(batch.header.schema_version, columns, with_seq=with_seq)
+            decoded = self.decode(layout, batch, self)
+            pieces.append(pa.RecordBatch.from_arrays(plan.arrays(decoded.take(pa.array(positions))), schema=schema))
+            place = end
+        table = pa.Table.from_batches(pieces, schema)
+        if (order[1:] > order[:-1]).all():
+            return table
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return table.combine_chunks().take(pa.array(back))
+
+    def is_live(self, prefix: bytes, seq: int) -> bool:
+        """Whether a row with that `_seq` is stored and not superseded."""
+        found = self.locate(prefix, seq)
+        return found is not None and found[1] not in self.dead_of(found[0].key)["row"]
+
+    def find(self, prefix: bytes, keys: Sequence[bytes]) -> list[int | None]:
+        """Current `_seq` per encoded key of one index."""
+        return self.find_full([prefix + key for key in keys])
+
+    def find_full(self, keys: Sequence[bytes]) -> list[int | None]:
+        """Current `_seq` per whole `keys` key."""
+        get, db = self.txn.get, self.dbs.keys
+        if len(keys) < 16:
+            return [None if (v := get(key, db=db)) is None else int.from_bytes(v, "big") for key in keys]
+        with self.txn.cursor(db=db) as cursor:
+            found = {bytes(k): int.from_bytes(v, "big") for k, v in cursor.getmulti(list(keys))}
+        return [found.get(key) for key in keys]
+
+    def find_range(
+        self, prefix: bytes, low: bytes | None, high: bytes | None, *, limit: int | None, reverse: bool
+    ) -> list[tuple[bytes, int]]:
+        """(whole key, `_seq`) of the keys of one index from `low` (included) to `high` (excluded), in key order."""
+        start = prefix + (low or b"")
+        stop = prefix_end(prefix) if high is None else prefix + high
+        cursor = self.txn.cursor(db=self.dbs.keys)
+        found: list[tuple[bytes, int]] = []
+        if not reverse:
+            if cursor.set_range(start):
+                for raw, value in cursor.iternext():
+                    key = bytes(raw)
+                    if (stop is not None and key >= stop) or (limit is not None and len(found) >= limit):
+                        break
+                    found.append((key, int.from_bytes(value, "big")))
+            return found
+        if stop is None or not cursor.set_range(stop):
+            more = cursor.last()
+        else:
+            more = cursor.prev()
+        while more and (limit is None or len(found) < limit):
+            key = bytes(cursor.key())
+            if key < start:
+                break
+            found.append((key, int.from_bytes(cursor.value(), "big")))
+            more = cursor.prev()
+        return found
+
+    def partitions(self, table_id: int) -> list[bytes]:
+        """The partitions of a table that hold batches, by a jump from one to the next."""
+        prefix = table_prefix(table_id)
+        cursor = self.txn.cursor(db=self.dbs.rows)
+        found: list[bytes] = []
+        at: bytes | None = prefix
+        while at is not None and cursor.set_range(at):
+            key = bytes(cursor.key())
+            if not key.startswith(prefix):
+                break
+            partition = parse_row_key(key)[1]
+            found.append(partition)
+            at = prefix_end(prefix + partition)
+        return found
+
+    def user_of(self, partition: bytes) -> str:
+        """The user id of a partition; long ones stand in `meta`."""
+        user = parse_partition(partition)
+        if user is None:
+            value = self.txn.get(PARTITION_NAME + partition, db=self.dbs.meta)
+            if value is None:
+                raise StorageCorrupt("the name of a long partition is missing")
+            user = bytes(value).decode()
+        return user
+
+
+PARTITION_NAME = b"partition\0"
+
+
+def positions_in(seqs: Seqs, wanted: Seqs) -> Seqs:
+    """Places in `seqs` of those of `wanted` that are there (both ascending)."""
+    low, high = wanted.searchsorted(seqs[0]), wanted.searchsorted(seqs[-1], "right")
+    some = wanted[low:high]
+    places = seqs.searchsorted(some)
+    found: Seqs = places[seqs[places] == some].astype(np.int64)
+    return found
+
+
+def without(batch: pa.RecordBatch, gone: Seqs) -> list[pa.RecordBatch]:
+    """A batch without some rows: slices when they are few, a filtered copy when they are many."""
+    rows = batch.num_rows
+    if len(gone) <= 8:
+        pieces, start = [], 0
+        for row in sorted(int(row) for row in gone):
+            if row > start:
+                pieces.append(batch.slice(start, row - start))
+            start = row + 1
+        if start < rows:
+            pieces.append(batch.slice(start, rows - start))
+        return pieces
+    mask = np.ones(rows, dtype=bool)
+    mask[gone] = False
+    return [batch.filter(pa.array(mask))]
+
+
+def place_of(key: bytes, layout: TableLayout | None = None, header: Header | None = None) -> str:
+    """The table and the range of a batch, for messages."""
+    try:
+        table_id, _, first = parse_row_key(key)
+    except ValueError:
+        return f"key {key.hex()}"
+    name = f"table {layout.table.full_name}" if layout is not None else f"table id {table_id}"
+    return f"{name}, rows _seq {first} to {header.last_seq if header is not None else '?'}"
+
+
+def _decode_dead(batch_key: bytes, value: memoryview) -> Entries:
+    try:
+        return decode_dead(value)
+    except StorageCorrupt as error:
+        raise StorageCorrupt(f"{place_of(batch_key)}: {error}") from None
+
+
+def _missing(layout: TableLayout, seq: int) -> str:
+    return f"the row with _seq {seq} of table {layout.table.full_name} is not stored"

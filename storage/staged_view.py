@@ -1,0 +1,435 @@
+"""A ReadView with changes staged over another one: the common part of WriteTransaction and Transaction.
+
+Inserts, replacements and deletes are checked against the base and against what is staged already, then staged with
+`_seq`s of their own. Each call is all or nothing: it checks everything before it stages anything, so that a
+caller may catch DuplicateKey or WriteConflict and go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn, TypeVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from storage.batches import MAX_ROWS
+from storage.catalog import Catalog, TableDef
+from storage.errors import DuplicateKey, SchemaChanged, WriteConflict
+from storage.keys import encode_columns, index_key_prefix
+from storage.layout import ROW_ID, Index, TableLayout, layout_of
+from storage.objects import StagedObjects
+from storage.staging import BatchSegment, Row, StagedPartition, Undo, batch_of, stored_columns
+from storage.views import Base
+
+T = TypeVar("T")
+
+
+class StagedView:
+    """Changes over a base view, and the view with them."""
+
+    def __init__(self, base: Base, first_seq: int, next_version: Callable[[], int]) -> None:
+        self._base = base
+        self._next_seq = first_seq
+        self._overlay: dict[bytes, int] = {}
+        self._partitions: dict[tuple[int, str], StagedPartition] = {}
+        self._undo = Undo()
+        self._mark = 0
+        self._objects = StagedObjects(base, next_version)
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    @property
+    def catalog(self) -> Catalog:
+        """Namespaces and tables, with the staged changes."""
+        return self._objects.catalog
+
+    @property
+    def seq(self) -> int:
+        """The last `_seq` of the base."""
+        return self._base.seq
+
+    def scan(
+        self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
+    ) -> pa.Table:
+        """Live rows; see ReadView."""
+        schema, batches = self.scan_live(table, partition, columns, with_seq, None)
+        return pa.Table.from_batches(batches, schema)
+
+    def scan_live(
+        self,
+        table: TableDef,
+        partition: str,
+        columns: Sequence[str] | None,
+        with_seq: bool,
+        superseded: pa.Array | None,
+    ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+        """See Base."""
+        staged = self._partitions.get((table.table_id, partition))
+        if staged is None:
+            return self._base.scan_live(table, partition, columns, with_seq, superseded)
+        gone = staged.superseded_array()
+        if superseded is not None:
+            gone = np.union1d(gone, np.asarray(superseded))
+        schema, batches = self._base.scan_live(table, partition, columns, with_seq, pa.array(gone, pa.int64()))
+        also = set(gone.tolist()) if superseded is not None else ()
+        return schema, batches + staged.scan(layout_of(table), columns, with_seq, also)
+
+    def find(self, table: TableDef, partition: str, keys: Sequence[bytes], index_id: int = 0) -> list[int | None]:
+        """Current `_seq`s by key; see ReadView."""
+        prefix = self._index_prefix(table, partition, index_id)
+        return self.find_full([prefix + key for key in keys])
+
+    def find_full(self, keys: Sequence[bytes]) -> list[int | None]:
+        """See Base."""
+        overlay = self._overlay
+        if not overlay:
+            return self._base.find_full(keys)
+        found: list[int | None] = [overlay.get(key) for key in keys]
+        misses = [place for place, seq in enumerate(found) if seq is None]
+        if misses:
+            for place, seq in zip(misses, self._base.find_full([keys[p] for p in misses]), strict=True):
+                found[place] = seq
+        return [seq or None for seq in found]
+
+    def fetch(
+        self,
+        table: TableDef,
+        partition: str,
+        seqs: Sequence[int],
+        columns: Sequence[str] | None = None,
+        *,
+        with_seq: bool = False,
+    ) -> pa.Table:
+        """Rows by `_seq`; see ReadView. Raises WriteConflict for one that is not there."""
+        staged = self._partitions.get((table.table_id, partition))
+        if staged is None or not staged.segments:
+            return self._base.fetch(table, partition, seqs, columns, with_seq=with_seq)
+        ours = [place for place, seq in enumerate(seqs) if staged.holds(seq)]
+        if not ours:
+            return self._base.fetch(table, partition, seqs, columns, with_seq=with_seq)
+        layout = layout_of(table)
+        schema = layout.projection(table.schema_version, columns, with_seq=with_seq).schema
+        pieces = staged.fetch(layout, [seqs[p] for p in ours], columns, with_seq)
+        if len(ours) == len(seqs):
+            return pa.Table.from_batches(pieces, schema)
+        mine = set(ours)
+        theirs = [place for place in range(len(seqs)) if place not in mine]
+        rest = self._base.fetch(table, partition, [seqs[p] for p in theirs], columns, with_seq=with_seq)
+        back = np.empty(len(seqs), dtype=np.int64)
+        back[ours + theirs] = np.arange(len(seqs))
+        joined = pa.concat_tables([pa.Table.from_batches(pieces, schema), rest])
+        return joined.combine_chunks().take(pa.array(back))
+
+    def find_range(
+        self,
+        table: TableDef,
+        partition: str,
+        low: bytes | None,
+        high: bytes | None,
+        *,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[int]:
+        """Primary keys in a range; see ReadView."""
+        prefix = self._index_prefix(table, partition, 0)
+        return [seq for _, seq in self.find_range_full(prefix, low, high, limit, reverse)]
+
+    def find_range_full(
+        self, prefix: bytes, low: bytes | None, high: bytes | None, limit: int | None, reverse: bool
+    ) -> list[tuple[bytes, int]]:
+        """See Base."""
+        start = prefix + (low or b"")
+        stop = None if high is None else prefix + high
+        mine = {
+            key: seq
+            for key, seq in self._overlay.items()
+            if key >= start and key.startswith(prefix) and (stop is None or key < stop)
+        }
+        wanted = None if limit is None else limit + len(mine)
+        base = self._base.find_range_full(prefix, low, high, wanted, reverse)
+        if not mine:
+            return base
+        merged = {key: seq for key, seq in base if key not in mine}
+        merged.update((key, seq) for key, seq in mine.items() if seq)
+        ordered = sorted(merged.items(), reverse=reverse)
+        return ordered if limit is None else ordered[:limit]
+
+    def partitions(self, table: TableDef) -> list[str]:
+        """Partitions with rows; see ReadView."""
+        found = self._base.partitions(table)
+        known = set(found)
+        for (table_id, user), staged in self._partitions.items():
+            if table_id == table.table_id and staged.segments and user not in known:
+                found.append(user)
+        return found
+
+    def count(self, table: TableDef, partition: str) -> int:
+        """Live rows; see ReadView."""
+        staged = self._partitions.get((table.table_id, partition))
+        return self._base.count(table, partition) + (staged.count() if staged else 0)
+
+    def live(self, table: TableDef, partition: str, seqs: Sequence[int]) -> list[bool]:
+        """See Base."""
+        staged = self._partitions.get((table.table_id, partition))
+        if staged is None:
+            return self._base.live(table, partition, seqs)
+        held = [staged.holds(seq) for seq in seqs]
+        theirs = [seq for seq, mine in zip(seqs, held, strict=True) if not mine]
+        answers = iter(self._base.live(table, partition, theirs) if theirs else ())
+        return [(mine or next(answers)) and seq not in staged.superseded for seq, mine in zip(seqs, held, strict=True)]
+
+    def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
+        """A definition; see ReadView."""
+        data = self.object_bytes(kind, name)
+        return None if data is None else msgspec.msgpack.decode(data, type=type)
+
+    def list_objects(self, kind: str, type: type[T]) -> Iterator[T]:  # noqa: A002
+        """Definitions of a kind; see ReadView."""
+        return (msgspec.msgpack.decode(data, type=type) for _, data in sorted(self.object_items(kind).items()))
+
+    def object_bytes(self, kind: str, name: str) -> bytes | None:
+        """See Base."""
+        return self._objects.get(kind, name)
+
+    def object_items(self, kind: str) -> dict[bytes, bytes]:
+        """See Base."""
+        return self._objects.items(kind)
+
+    # --- staging -------------------------------------------------------------------------------------------------
+
+    def expect_schema(self, table: TableDef) -> TableDef:
+        """The present definition, if it is the schema version that the caller planned on; else SchemaChanged."""
+        present = self.catalog.table_by_id(table.table_id)
+        if present is None:
+            raise SchemaChanged(f"table {table.full_name} was dropped")
+        if present.schema_version != table.schema_version:
+            raise SchemaChanged(f"table {table.full_name} was altered")
+        return present
+
+    def insert_row(self, table: TableDef, partition: str, row: Row, key: bytes | None) -> int:
+        """Stage one row (storage values in column order). `key` is its encoded primary key, None to let it be built."""
+        layout = layout_of(table)
+        staged = self._staged(table, partition)
+        claims = self._row_claims(layout, staged, row, key) if layout.indexes else ()
+        for index, full in claims:
+            if self._current(full):
+                self._duplicate(index, tuple(row[p] for p in index.positions), 0, in_batch=False)
+        return self._stage_row(layout, staged, row, claims)
+
+    def insert(self, table: TableDef, partition: str, rows: pa.Table) -> tuple[int, int]:
+        """Stage rows (all columns by name). Returns their first and last `_seq`; raises DuplicateKey."""
+        layout = layout_of(table)
+        staged = self._staged(table, partition)
+        arrays = stored_columns(layout, rows)
+        claims: list[bytes] = []
+        offsets: list[int] = []
+        for index in layout.indexes:
+            keys, places = index_keys(index, arrays, self._index_prefix(table, partition, index.index_id))
+            self._check_distinct(index, keys, places, arrays)
+            for place, found in zip(places, self.find_full(keys), strict=True):
+                if found is not None:
+                    self._duplicate(index, key_values(index, arrays, place), place, in_batch=False)
+            claims += keys
+            offsets += places
+        first = self._stage_rows(layout, staged, arrays, rows.num_rows, None)
+        self._claim(claims, [first + offset for offset in offsets])
+        return first, first + rows.num_rows - 1
+
+    def replace(self, table: TableDef, partition: str, old_seqs: Sequence[int], rows: pa.Table) -> tuple[int, int]:
+        """Stage rows; row i supersedes `old_seqs[i]`. Keys may change. Raises WriteConflict or DuplicateKey."""
+        if len(old_seqs) != rows.num_rows:
+            raise ValueError("replace needs one old _seq for each row")
+        layout = layout_of(table)
+        staged = self._staged(table, partition)
+        arrays = stored_columns(layout, rows)
+        if len(set(old_seqs)) != len(old_seqs):
+            raise WriteConflict(f"a row of table {table.full_name} is replaced twice")
+        claims: list[bytes] = []
+        offsets: list[int] = []
+        released: list[bytes] = []
+        if layout.primary is None:
+            self._expect_live(table, partition, old_seqs)
+        for index in layout.indexes:
+            prefix = self._index_prefix(table, partition, index.index_id)
+            keys, places = index_keys(index, arrays, prefix)
+            self._check_distinct(index, keys, places, arrays)
+            current = self.find_full(keys)
+            kept = {place for place, seq in zip(places, current, strict=True) if seq == old_seqs[place]}
+            changed = [place for place in range(len(old_seqs)) if place not in kept]
+            free: set[bytes] = set()
+            if changed:
+                free = set(self._old_keys(table, partition, index, prefix, [old_seqs[p] for p in changed]))
+            for key, place, seq in zip(keys, places, current, strict=True):
+                if place not in kept and seq is not None and key not in free:
+                    self._duplicate(index, key_values(index, arrays, place), place, in_batch=False)
+            taken = set(keys)
+            released += [key for key in free if key not in taken]
+            claims += keys
+            offsets += places
+        row_ids = None
+        if layout.has_row_id:
+            row_ids = self.fetch(table, partition, old_seqs, [ROW_ID]).column(0).combine_chunks()
+        first = self._stage_rows(layout, staged, arrays, rows.num_rows, row_ids)
+        self._claim(released, [0] * len(released))
+        self._claim(claims, [first + offset for offset in offsets])
+        for offset, old in enumerate(old_seqs):
+            self._supersede(staged, old, first + offset)
+        return first, first + rows.num_rows - 1
+
+    def delete(self, table: TableDef, partition: str, seqs: Sequence[int]) -> None:
+        """Stage the end of rows; each takes one `_seq`. Raises WriteConflict for one that is not current."""
+        layout = layout_of(table)
+        staged = self._staged(table, partition)
+        if len(set(seqs)) != len(seqs):
+            raise WriteConflict(f"a row of table {table.full_name} is deleted twice")
+        released: list[bytes] = []
+        if layout.primary is None:
+            self._expect_live(table, partition, seqs)
+        for index in layout.indexes:
+            prefix = self._index_prefix(table, partition, index.index_id)
+            released += self._old_keys(table, partition, index, prefix, seqs)
+        first = self._take_seqs(len(seqs))
+        self._claim(released, [0] * len(released))
+        for offset, old in enumerate(seqs):
+            self._supersede(staged, old, first + offset)
+
+    # --- helpers -------------------------------------------------------------------------------------------------
+
+    def _staged(self, table: TableDef, partition: str) -> StagedPartition:
+        key = (table.table_id, partition)
+        staged = self._partitions.get(key)
+        if staged is None:
+            staged = self._partitions[key] = StagedPartition(table.table_id, partition)
+        if staged.mark != self._mark:
+            self.expect_schema(table)
+            self._undo.positions.append((staged, staged.position()))
+            staged.mark = self._mark
+        return staged
+
+    def _index_prefix(self, table: TableDef, partition: str, index_id: int) -> bytes:
+        staged = self._partitions.get((table.table_id, partition)) or StagedPartition(table.table_id, partition)
+        return index_key_prefix(table.table_id, staged.partition, index_id) if index_id else staged.key_prefix
+
+    def _current(self, full: bytes) -> int | None:
+        return self.find_full((full,))[0]
+
+    def _row_claims(
+        self, layout: TableLayout, staged: StagedPartition, row: Row, key: bytes | None
+    ) -> Sequence[tuple[Index, bytes]]:
+        claims = []
+        if layout.primary is not None:
+            primary = layout.primary
+            if key is None:
+                key = primary.encode([row[p] for p in primary.positions])
+            claims.append((primary, staged.key_prefix + key))
+        for index in layout.uniques:
+            values = [row[p] for p in index.positions]
+            if None not in values:
+                prefix = index_key_prefix(staged.table_id, staged.partition, index.index_id)
+                claims.append((index, prefix + index.encode(values)))
+        return claims
+
+    def _stage_row(
+        self, layout: TableLayout, staged: StagedPartition, row: Row, claims: Sequence[tuple[Index, bytes]]
+    ) -> int:
+        seq = self._take_seqs(1)
+        overlay, undo = self._overlay, self._undo.keys
+        for _, full in claims:
+            undo.append((full, overlay.get(full)))
+            overlay[full] = seq
+        segment = staged.row_segment(layout)
+        if layout.has_row_id:
+            segment.row_ids.append(seq)
+        segment.seqs.append(seq)
+        segment.rows.append(row)
+        return seq
+
+    def _stage_rows(
+        self, layout: TableLayout, staged: StagedPartition, arrays: list[pa.Array], count: int, row_ids: pa.Array | None
+    ) -> int:
+        first = self._take_seqs(count)
+        for start in range(0, count, MAX_ROWS):
+            size = min(MAX_ROWS, count - start)
+            part = arrays if size == count else [array.slice(start, size) for array in arrays]
+            ids = row_ids if row_ids is None or size == count else row_ids.slice(start, size)
+            batch = batch_of(layout, part, first + start, size, ids)
+            staged.add_batch(BatchSegment(layout, batch, range(first + start, first + start + size)))
+        return first
+
+    def _take_seqs(self, count: int) -> int:
+        first = self._next_seq
+        self._next_seq = first + count
+        return first
+
+    def _claim(self, keys: Sequence[bytes], seqs: Sequence[int]) -> None:
+        overlay = self._overlay
+        self._undo.keys += [(key, overlay.get(key)) for key in keys]
+        overlay.update(zip(keys, seqs, strict=True))
+
+    def _supersede(self, staged: StagedPartition, old: int, by: int) -> None:
+        staged.superseded[old] = by
+        self._undo.superseded.append((staged, old))
+
+    def _old_keys(
+        self, table: TableDef, partition: str, index: Index, prefix: bytes, seqs: Sequence[int]
+    ) -> list[bytes]:
+        """The keys that current rows hold in an index. Raises WriteConflict for a row that is not current."""
+        rows = self.fetch(table, partition, seqs, index.names)
+        arrays = [rows.column(name).combine_chunks() for name in index.names]
+        keys, places = index_keys(index, arrays, prefix, by_position=False)
+        for seq, place in zip(self.find_full(keys), places, strict=True):
+            if seq != seqs[place]:
+                raise WriteConflict(f"a row of table {table.full_name} was changed meanwhile")
+        return keys
+
+    def _expect_live(self, table: TableDef, partition: str, seqs: Sequence[int]) -> None:
+        if not all(self.live(table, partition, seqs)):
+            raise WriteConflict(f"a row of table {table.full_name} was changed meanwhile")
+
+    def _check_distinct(
+        self, index: Index, keys: Sequence[bytes], places: Sequence[int], arrays: Sequence[pa.Array]
+    ) -> None:
+        if len(set(keys)) == len(keys):
+            return
+        seen: set[bytes] = set()
+        for key, place in zip(keys, places, strict=True):
+            if key in seen:
+                self._duplicate(index, key_values(index, arrays, place), place, in_batch=True)
+            seen.add(key)
+
+    @staticmethod
+    def _duplicate(index: Index, values: tuple[object, ...], row: int, *, in_batch: bool) -> NoReturn:
+        raise DuplicateKey(index.names, values, row=row, in_batch=in_batch, primary=index.index_id == 0)
+
+
+def index_keys(
+    index: Index, arrays: Sequence[pa.Array], prefix: bytes, *, by_position: bool = True
+) -> tuple[list[bytes], Sequence[int]]:
+    """The whole keys of rows in one index and the places of those rows: rows with a NULL have no key."""
+    columns = [arrays[p] for p in index.positions] if by_position else list(arrays)
+    places: Sequence[int] = range(len(columns[0]))
+    if index.index_id and any(column.null_count for column in columns):
+        valid = np.ones(len(columns[0]), dtype=bool)
+        for column in columns:
+            valid &= column.is_valid().to_numpy(zero_copy_only=False)
+        mask = pa.array(valid)
+        columns = [column.filter(mask) for column in columns]
+        places = np.flatnonzero(valid).tolist()
+    return [prefix + key for key in encode_columns(index.types, columns)], places
+
+
+def key_values(index: Index, arrays: Sequence[pa.Array], place: int) -> tuple[object, ...]:
+    """The storage values of one row in an index."""
+    return tuple(storage_value(arrays[p][place]) for p in index.positions)
+
+
+def storage_value(scalar: pa.Scalar) -> object:
+    """The storage value of an Arrow scalar: times as integers, everything else as Python has it."""
+    if pa.types.is_temporal(scalar.type):
+        return scalar.value
+    return scalar.as_py()
+
+
+__all__ = ["StagedView", "index_keys", "key_values", "storage_value"]

@@ -1,0 +1,161 @@
+"""The ReadView over one LMDB transaction: the committed state, for snapshots and as the writer's base."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from storage.catalog import Catalog, TableDef
+from storage.errors import StorageCorrupt, StorageError
+from storage.keys import index_key_prefix, object_key, object_prefix, partition_key, row_key_prefix
+from storage.layout import layout_of
+from storage.reading import Reader
+
+T = TypeVar("T")
+
+
+class StoredView:
+    """Reads under a lock, so that whoever ends the transaction (`storage.snapshots`) does it between two reads."""
+
+    missing: type[StorageError] = StorageCorrupt
+    """What a `_seq` that is not stored raises."""
+
+    def __init__(self, reader: Reader, catalog: Catalog, seq: int) -> None:
+        self._lock = threading.RLock()
+        self._reader = reader
+        self.catalog = catalog
+        self.seq = seq
+
+    def _open(self) -> Reader:
+        """The reader, or an error when the transaction has ended. Called with the lock held."""
+        return self._reader
+
+    def _owner(self) -> object | None:
+        """What zero-copy arrays keep alive; None makes `scan` copy."""
+        return None
+
+    def scan(
+        self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
+    ) -> pa.Table:
+        """Live rows; see ReadView."""
+        schema, batches = self.scan_live(table, partition, columns, with_seq, None)
+        return pa.Table.from_batches(batches, schema)
+
+    def scan_live(
+        self,
+        table: TableDef,
+        partition: str,
+        columns: Sequence[str] | None,
+        with_seq: bool,
+        superseded: pa.Array | None,
+    ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+        """See Base."""
+        with self._lock:
+            return self._open().scan(
+                layout_of(table),
+                partition_key(partition),
+                columns,
+                with_seq=with_seq,
+                owner=self._owner(),
+                also_dead=None if superseded is None else np.asarray(superseded),
+            )
+
+    def find(self, table: TableDef, partition: str, keys: Sequence[bytes], index_id: int = 0) -> list[int | None]:
+        """Current `_seq`s by key; see ReadView."""
+        with self._lock:
+            return self._open().find(index_key_prefix(table.table_id, partition_key(partition), index_id), keys)
+
+    def find_full(self, keys: Sequence[bytes]) -> list[int | None]:
+        """See Base."""
+        with self._lock:
+            return self._open().find_full(keys)
+
+    def fetch(
+        self,
+        table: TableDef,
+        partition: str,
+        seqs: Sequence[int],
+        columns: Sequence[str] | None = None,
+        *,
+        with_seq: bool = False,
+    ) -> pa.Table:
+        """Rows by `_seq`; see ReadView."""
+        with self._lock:
+            return self._open().fetch(
+                layout_of(table), partition_key(partition), seqs, columns, with_seq=with_seq, missing=self.missing
+            )
+
+    def find_range(
+        self,
+        table: TableDef,
+        partition: str,
+        low: bytes | None,
+        high: bytes | None,
+        *,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[int]:
+        """Primary keys in a range; see ReadView."""
+        prefix = index_key_prefix(table.table_id, partition_key(partition), 0)
+        return [seq for _, seq in self.find_range_full(prefix, low, high, limit, reverse)]
+
+    def find_range_full(
+        self, prefix: bytes, low: bytes | None, high: bytes | None, limit: int | None, reverse: bool
+    ) -> list[tuple[bytes, int]]:
+        """See Base."""
+        with self._lock:
+            return self._open().find_range(prefix, low, high, limit=limit, reverse=reverse)
+
+    def live(self, table: TableDef, partition: str, seqs: Sequence[int]) -> list[bool]:
+        """See Base."""
+        prefix = row_key_prefix(table.table_id, partition_key(partition))
+        with self._lock:
+            reader = self._open()
+            return [reader.is_live(prefix, seq) for seq in seqs]
+
+    def partitions(self, table: TableDef) -> list[str]:
+        """Partitions with rows; see ReadView."""
+        with self._lock:
+            reader = self._open()
+            return [reader.user_of(partition) for partition in reader.partitions(table.table_id)]
+
+    def count(self, table: TableDef, partition: str) -> int:
+        """Live rows; see ReadView."""
+        with self._lock:
+            return self._open().count(layout_of(table), partition_key(partition))
+
+    def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
+        """A definition; see ReadView."""
+        data = self.object_bytes(kind, name)
+        return None if data is None else msgspec.msgpack.decode(data, type=type)
+
+    def list_objects(self, kind: str, type: type[T]) -> Iterator[T]:  # noqa: A002
+        """Definitions of a kind; see ReadView."""
+        return (msgspec.msgpack.decode(data, type=type) for data in self.object_items(kind).values())
+
+    def object_bytes(self, kind: str, name: str) -> bytes | None:
+        """See Base."""
+        with self._lock:
+            reader = self._open()
+            value = reader.txn.get(object_key(kind, name), db=reader.dbs.catalog)
+            return None if value is None else bytes(value)
+
+    def object_items(self, kind: str) -> dict[bytes, bytes]:
+        """See Base."""
+        prefix = object_prefix(kind)
+        found: dict[bytes, bytes] = {}
+        with self._lock:
+            reader = self._open()
+            cursor = reader.txn.cursor(db=reader.dbs.catalog)
+            if cursor.set_range(prefix):
+                for raw, value in cursor.iternext():
+                    key = bytes(raw)
+                    if not key.startswith(prefix):
+                        break
+                    found[key] = bytes(value)
+        return found

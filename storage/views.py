@@ -1,0 +1,102 @@
+"""ReadView: what every reader of the database offers, be it a snapshot, the writer's state or a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+
+from storage.catalog import Catalog, TableDef
+
+T = TypeVar("T")
+
+
+class ReadView(Protocol):
+    """One consistent state of the database."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """Namespaces and tables of this state."""
+
+    @property
+    def seq(self) -> int:
+        """The last `_seq` of this state."""
+
+    def scan(
+        self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
+    ) -> pa.Table:
+        """Live rows in `_seq` order; columns by name in the order asked (None = all), `_seq` first when `with_seq`.
+
+        `_seq` and (for tables without a primary key) `_row_id` may be named in `columns` too. `columns=[]` would
+        lose the number of rows: use `count`.
+        """
+
+    def find(self, table: TableDef, partition: str, keys: Sequence[bytes], index_id: int = 0) -> list[int | None]:
+        """The current `_seq` of each encoded key, None where there is none."""
+
+    def fetch(
+        self,
+        table: TableDef,
+        partition: str,
+        seqs: Sequence[int],
+        columns: Sequence[str] | None = None,
+        *,
+        with_seq: bool = False,
+    ) -> pa.Table:
+        """The rows of those current `_seq`s, in that order. The result owns its memory."""
+
+    def find_range(
+        self,
+        table: TableDef,
+        partition: str,
+        low: bytes | None,
+        high: bytes | None,
+        *,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[int]:
+        """Current `_seq`s of primary keys from `low` (a prefix, included) to `high` (excluded), in key order."""
+
+    def partitions(self, table: TableDef) -> list[str]:
+        """The partitions (user ids, or "") that hold or held rows."""
+
+    def count(self, table: TableDef, partition: str) -> int:
+        """The number of live rows, without reading them."""
+
+    def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
+        """A definition by kind and name."""
+
+    def list_objects(self, kind: str, type: type[T]) -> Iterator[T]:  # noqa: A002
+        """All definitions of a kind, by name."""
+
+
+class Base(ReadView, Protocol):
+    """A ReadView that changes can be staged over."""
+
+    def find_full(self, keys: Sequence[bytes]) -> list[int | None]:
+        """The current `_seq` of each whole `keys` key."""
+
+    def find_range_full(
+        self, prefix: bytes, low: bytes | None, high: bytes | None, limit: int | None, reverse: bool
+    ) -> list[tuple[bytes, int]]:
+        """(whole key, `_seq`) of one index in key order."""
+
+    def live(self, table: TableDef, partition: str, seqs: Sequence[int]) -> list[bool]:
+        """Whether each row is a current version."""
+
+    def scan_live(
+        self,
+        table: TableDef,
+        partition: str,
+        columns: Sequence[str] | None,
+        with_seq: bool,
+        superseded: pa.Array | None,
+    ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+        """`scan` as batches, without the rows of `superseded` (ascending `_seq`s)."""
+
+    def object_bytes(self, kind: str, name: str) -> bytes | None:
+        """A definition as stored."""
+
+    def object_items(self, kind: str) -> dict[bytes, bytes]:
+        """All definitions of a kind as stored, by `catalog` key."""

@@ -1,0 +1,266 @@
+"""WriteTransaction: the writer's current state plus what the works of the present group have staged.
+
+The works of a group run one after the other on the writer thread, each over what the ones before it staged. Nothing
+reaches LMDB while they run (except in direct mode); `storage.flushing` writes everything at the end of the
+group, in key order. A work that raises is undone alone.
+
+Direct mode: a work of very many rows runs alone in its group and `insert` writes straight into the LMDB transaction; if
+it raises, the transaction is aborted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NoReturn, TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from storage.catalog import Catalog, NamespaceDef, TableDef
+from storage.environment import Databases, Txn
+from storage.errors import SchemaChanged, StorageCorrupt, WriteConflict
+from storage.flushing import Flusher
+from storage.keys import index_key_prefix
+from storage.layout import Index, TableLayout, layout_of
+from storage.objects import DROPPED, table_name
+from storage.reading import Reader
+from storage.staged_view import StagedView, index_keys, key_values
+from storage.staging import Row, Undo, stored_columns
+from storage.stored_view import StoredView
+
+T = TypeVar("T")
+
+
+class Counters:
+    """Numbers that only ever grow while the process lives: catalog versions and table ids."""
+
+    def __init__(self, catalog_version: int, table_id: int) -> None:
+        self._versions = itertools.count(catalog_version + 1)
+        self._table_ids = itertools.count(table_id)
+        self.next_table_id = table_id
+
+    def next_catalog_version(self) -> int:
+        """A catalog version that was never used before, not even by a work that failed."""
+        return next(self._versions)
+
+    def allocate_table_id(self) -> int:
+        """A table id that was never used before. It counts as used once a commit has stored a table with it."""
+        table_id = next(self._table_ids)
+        self.next_table_id = table_id + 1
+        return table_id
+
+
+class WriterBase(StoredView):
+    """The committed state, as the writer sees it."""
+
+    missing = WriteConflict
+
+    def rebind(self, reader: Reader) -> None:
+        """Go on with another transaction (the map grew)."""
+        self._reader = reader
+
+
+class WriteTransaction(StagedView):
+    """What a work gets. Valid only while the work runs."""
+
+    def __init__(
+        self,
+        txn: Txn,
+        reader: Reader,
+        catalog: Catalog,
+        next_seq: int,
+        counters: Counters,
+        now_us: int,
+        *,
+        direct: bool,
+    ) -> None:
+        self._writer_base = WriterBase(reader, catalog, next_seq - 1)
+        super().__init__(self._writer_base, next_seq, counters.next_catalog_version)
+        self.direct = direct
+        self.failed = False
+        self._counters = counters
+        self._now_us = now_us
+        self._first_seq = next_seq
+        self._work_seq = next_seq
+        self._work_objects = self._objects.mark()
+        self.flusher = Flusher()
+        self.bind(txn, reader)
+
+    def bind(self, txn: Txn, reader: Reader) -> None:
+        """Use this LMDB transaction."""
+        self.txn = txn
+        self.reader = reader
+        self._writer_base.rebind(reader)
+        self._get = txn.get
+        self._keys_db = reader.dbs.keys
+
+    @property
+    def dbs(self) -> Databases:
+        """Handles of the sub-databases, for works of the engine itself."""
+        return self.reader.dbs
+
+    @property
+    def first_seq(self) -> int:
+        """The first `_seq` of this commit."""
+        return self._first_seq
+
+    @property
+    def next_seq(self) -> int:
+        """The next `_seq` that will be given."""
+        return self._next_seq
+
+    def now_us(self) -> int:
+        """The commit's timestamp, microseconds since the epoch; never less than an earlier commit's."""
+        return self._now_us
+
+    # --- the life of a work --------------------------------------------------------------------------------------
+
+    def begin_work(self) -> None:
+        """A work begins: remember where to go back to."""
+        self._mark += 1
+        self._undo.clear()
+        self._work_seq = self._next_seq
+        self._work_objects = self._objects.mark()
+
+    def undo_work(self) -> None:
+        """The work failed: forget what it staged."""
+        self._undo.roll_back(self._overlay)
+        self._objects.roll_back(self._work_objects)
+        self._next_seq = self._work_seq
+        self._mark += 1
+
+    def changed(self) -> bool:
+        """Whether anything was staged or written."""
+        return bool(self._next_seq > self._first_seq or self._objects.staged or self.flusher.touched)
+
+    def flush(self, *, last: bool = True) -> None:
+        """Write what is staged into the LMDB transaction; `last` writes the commit record and the meta data too."""
+        self.flusher.write_staged(self.txn, self.reader, self._overlay, self._partitions.values())
+        if not last:
+            self._overlay.clear()
+            self._partitions.clear()
+            self._undo = Undo()
+            self._mark += 1
+            return
+        if self._next_seq == self._first_seq and self._objects.staged:
+            self._next_seq += 1
+        self.flusher.write_commit(
+            self.txn,
+            self.reader,
+            self._objects,
+            self._first_seq,
+            self._next_seq,
+            self._now_us,
+            self._counters.next_table_id,
+        )
+
+    # --- staging -------------------------------------------------------------------------------------------------
+
+    def insert_row(self, table: TableDef, partition: str, row: Row, key: bytes | None) -> int:
+        """Stage one row (storage values in column order) under its encoded primary key. Raises DuplicateKey."""
+        layout: TableLayout = table.__dict__.get("_layout") or layout_of(table)
+        if key is None or layout.uniques or self.direct:
+            return super().insert_row(table, partition, row, key)
+        staged = self._partitions.get((table.table_id, partition))
+        if staged is None or staged.mark != self._mark:
+            staged = self._staged(table, partition)
+        full = staged.key_prefix + key
+        overlay = self._overlay
+        previous = overlay.get(full)
+        if previous or (previous is None and self._get(full, db=self._keys_db) is not None):
+            primary = layout.indexes[0]
+            self._duplicate(primary, tuple(row[p] for p in primary.positions), 0, in_batch=False)
+        seq = self._next_seq
+        self._next_seq = seq + 1
+        self._undo.keys.append((full, previous))
+        overlay[full] = seq
+        segment = staged.open
+        if segment is None or segment.layout is not layout:
+            segment = staged.row_segment(layout)
+        segment.seqs.append(seq)
+        segment.rows.append(row)
+        return seq
+
+    def insert(self, table: TableDef, partition: str, rows: pa.Table) -> tuple[int, int]:
+        """Stage rows (all columns by name); straight into LMDB in direct mode. Raises DuplicateKey."""
+        if not self.direct or rows.num_rows < 256:
+            return super().insert(table, partition, rows)
+        table = self.expect_schema(table)
+        self.flush(last=False)
+        layout = layout_of(table)
+        staged = self._staged(table, partition)
+        arrays = stored_columns(layout, rows)
+        first = self._next_seq
+        for index in layout.indexes:
+            prefix = index_key_prefix(table.table_id, staged.partition, index.index_id)
+            keys, places = index_keys(index, arrays, prefix)
+            if not self.flusher.claim_new(self.txn, self._keys_db, keys, places, first):
+                self.failed = True
+                self._explain_duplicate(index, keys, places, arrays, first)
+        self._stage_rows(layout, staged, arrays, rows.num_rows, None)
+        self.flush(last=False)
+        return first, first + rows.num_rows - 1
+
+    def _explain_duplicate(
+        self, index: Index, keys: list[bytes], places: Sequence[int], arrays: list[pa.Array], first: int
+    ) -> NoReturn:
+        """Say which row was refused. The new keys stand beside the old ones; an old one has an older `_seq`."""
+        self._check_distinct(index, keys, places, arrays)
+        for key, place in zip(keys, places, strict=True):
+            found = self._get(key, db=self._keys_db)
+            if found is not None and int.from_bytes(found, "big") < first:
+                self._duplicate(index, key_values(index, arrays, place), place, in_batch=False)
+        raise StorageCorrupt("the key index refused new keys without a duplicate among them")
+
+    # --- definitions ---------------------------------------------------------------------------------------------
+
+    def put_table(self, table: TableDef) -> None:
+        """Store a table's definition. Raises SchemaChanged when another table has its name."""
+        other = self.catalog.table(table.namespace, table.name)
+        if other is not None and other.table_id != table.table_id:
+            raise SchemaChanged(f"table {table.full_name} was created meanwhile")
+        self._objects.put_table(table)
+
+    def drop_table(self, table_id: int) -> None:
+        """Drop a table; its rows are reclaimed in the background."""
+        if self.catalog.table_by_id(table_id) is None:
+            raise SchemaChanged("the table was dropped meanwhile")
+        self._objects.drop_table(table_id)
+
+    def put_namespace(self, namespace: NamespaceDef) -> None:
+        """Store a namespace."""
+        self._objects.put_namespace(namespace)
+
+    def drop_namespace(self, name: str) -> None:
+        """Drop a namespace (its tables are the caller's business)."""
+        self._objects.drop_namespace(name)
+
+    def put_object(self, kind: str, name: str, value: msgspec.Struct) -> None:
+        """Store a definition of any other kind."""
+        self._objects.put(kind, name, value)
+
+    def delete_object(self, kind: str, name: str) -> None:
+        """Delete a definition of any other kind."""
+        self._objects.delete(kind, name)
+
+    def stage_object(self, kind: str, name: str, data: bytes | None) -> None:
+        """Store a definition that is encoded already, or delete it."""
+        self._objects.stage(kind, name, data)
+
+    def allocate_table_id(self) -> int:
+        """An id for a new table."""
+        return self._counters.allocate_table_id()
+
+    def reclaimed(self, table_id: int) -> None:
+        """A dropped table has no rows left."""
+        self._objects.delete(DROPPED, table_name(table_id))
+
+    @property
+    def objects_changed(self) -> list[tuple[str, str]]:
+        """Kinds and names of the definitions that were put or deleted."""
+        return list(self._objects.staged)
+
+    def stages_rows(self) -> bool:
+        """Whether the group adds rows (then the reserve of a full map is not for it)."""
+        return any(staged.segments for staged in self._partitions.values())
