@@ -15,8 +15,17 @@ import pyarrow as pa
 
 from storage.batches import MAX_ROWS, Seqs, encode_batch, seqs_of
 from storage.changes import CommitRecord, PartitionRecord, compress, encode_commit
-from storage.dead import CHUNK, chunk_key, chunk_number, count_dead, decode_dead, encode_dead, make_entries,
-split_chunks from storage.environment import CATALOG_VERSION, NEXT_SEQ, NEXT_TABLE_ID, Txn, pack_number
+from storage.dead import (
+    CHUNK,
+    chunk_key,
+    chunk_number,
+    count_dead,
+    decode_dead,
+    encode_dead,
+    make_entries,
+    split_chunks,
+)
+from storage.environment import CATALOG_VERSION, NEXT_SEQ, NEXT_TABLE_ID, Txn, pack_number
 from storage.errors import StorageCorrupt
 from storage.keys import object_key, parse_partition, seq_key
 from storage.layout import TableLayout
@@ -161,8 +170,9 @@ class Flusher:
             version = layout.table.schema_version
             for piece in _pieces(batch):
                 first, last = piece.column(0)[0].as_py(), piece.column(0)[-1].as_py()
-                txn.put(staged.row_prefix + first.to_bytes(8, "big"), encode_batch(piece, version, last),
-                db=reader.dbs.rows) for part in seqs:
+                key = staged.row_prefix + first.to_bytes(8, "big")
+                txn.put(key, encode_batch(piece, version, last), db=reader.dbs.rows)
+            for part in seqs:
                 done.add(part)
             done.batches.append((layout, batch))
             done.nbytes += batch.nbytes

@@ -62,4 +62,5 @@ def _sentence(folder: Path, content: bytes) -> str:
         holder = msgspec.json.decode(content, type=Holder)
     except msgspec.DecodeError:
         return f"the data folder {folder} is held by another process"
-    return f"the data folder {folder} is held by process {holder.pid} on {holder.host}, which opened it at {holder.started}"
+    who = f"process {holder.pid} on {holder.host}, which opened it at {holder.started}"
+    return f"the data folder {folder} is held by {who}"

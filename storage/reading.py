@@ -253,10 +253,7 @@ class Reader:
                         break
                     found.append((key, int.from_bytes(value, "big")))
             return found
-        if stop is None or not cursor.set_range(stop):
-            more = cursor.last()
-        else:
-            more = cursor.prev()
+        more = cursor.last() if stop is None or not cursor.set_range(stop) else cursor.prev()
         while more and (limit is None or len(found) < limit):
             key = bytes(cursor.key())
             if key < start:
