@@ -3,10 +3,6 @@
 `parse_batch` splits a request, recognizes each statement by its first words, and returns the dataclasses of
 `sql.statements`. Queries and DML go through sqlglot's parser (`sql.parser_queries`), everything else through small
 parsers of our own (`sql.parser_tables`, `sql.parser_commands`). All of them read the tokens of one lexer.
-
-`Headrace` is the same lexer as a sqlglot dialect, for `sqlglot.parse_one(text, dialect=Headrace)`; it generates
-DuckDB's SQL. sqlglot's parser classes are compiled and cannot be subclassed, so the dialect differs from DuckDB's
-in its lexer only: what a token is called decides how it is parsed.
 """
 
 from __future__ import annotations
@@ -16,7 +12,6 @@ from itertools import pairwise
 from typing import NoReturn
 
 from sqlglot import exp
-from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.tokenizer_core import Token, TokenType
 
 from sql import parser_commands as commands
@@ -25,6 +20,7 @@ from sql.diagnostics import Source, shown
 from sql.errors import EmptySql, InvalidInput, Unsupported
 from sql.lexer import tokenize
 from sql.parser_cursor import Cursor
+from sql.parser_dialect import Headrace
 from sql.parser_queries import check_dml, parse_tokens
 from sql.parser_queries import parse_expression as parse_expression_tokens
 from sql.splitter import MAX_STATEMENTS, check_nesting, is_execute_as, split
@@ -43,17 +39,6 @@ from sql.statements import (
 )
 from sql.unsupported import unsupported_statement
 from storage.catalog import TableKind
-
-
-class Headrace(DuckDB):
-    """DuckDB's dialect read with our lexer."""
-
-    class Tokenizer(DuckDB.Tokenizer):
-        """Our lexer behind sqlglot's interface."""
-
-        def tokenize(self, sql: str) -> list[Token]:
-            """The tokens of a text."""
-            return tokenize(sql)
 
 
 def parse_batch(text: str, *, max_statements: int = MAX_STATEMENTS) -> list[Parsed]:

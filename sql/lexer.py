@@ -40,7 +40,7 @@ _DROPPED_WORDS = {
     "truncate", "uncache", "vacuum", "execute", "grant", "revoke", "comment", "logical", "pivot_wider",
     "autoincrement", "auto_increment", "lock", "straight_join", "str", "byte", "short", "long",
     "fixed", "number", "regexp", "rlike", "format", "sequence", "trigger", "session", "settings",
-    "keep", "object", "ref", "unknown", "file", "list", "nullable", "index", "volatile", "positional",
+    "keep", "object", "ref", "file", "list", "nullable", "index", "volatile", "row",
 }  # fmt: skip
 
 _WORDS: dict[str, TokenType] = {

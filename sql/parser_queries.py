@@ -1,66 +1,34 @@
-"""Queries, DML and expressions: sqlglot's parser run on our tokens, and what we check on its trees.
-
-After parsing, one pass over the tree
-- refuses what must not reach the binder (statements inside queries, `SELECT INTO`, locks, unknown placeholders)
-- bounds its depth, so that recursive passes over it are safe (AND and OR chains are rebalanced first)
-- folds quoted column and table names to lower case (an output name, `AS "Total"`, keeps its case)
-- copies source positions from identifiers to the columns and tables that they name
-"""
+"""Queries, DML and expressions: sqlglot's parser run on our tokens, its errors in our words."""
 
 from __future__ import annotations
 
 import logging
-from typing import Final
+from itertools import pairwise
 
 from sqlglot import exp
-from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import ErrorLevel, ParseError
 from sqlglot.tokenizer_core import Token, TokenType
 
 from sql.diagnostics import Source, explain_parse_error, shown
 from sql.errors import SqlError, Unsupported
+from sql.parser_checks import check_tree
+from sql.parser_dialect import Headrace
 
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about what clients write
 
-MAX_DEPTH: Final = 200
-"""How deep a syntax tree may be; a chain `a + a + …` is as deep as it is long."""
-
-_DIALECT = DuckDB()
-_POSITION = ("line", "col", "start", "end")
-
-_FORBIDDEN: dict[type[exp.Expr], str] = {
-    exp.Insert: "INSERT inside another statement",
-    exp.Update: "UPDATE inside another statement",
-    exp.Delete: "DELETE inside another statement",
-    exp.Merge: "MERGE",
-    exp.Create: "CREATE inside another statement",
-    exp.Drop: "DROP inside another statement",
-    exp.Command: "This statement",
-    exp.Into: "SELECT … INTO",
-    exp.Lock: "FOR UPDATE and FOR SHARE",
-    exp.Pivot: "PIVOT and UNPIVOT",
-    exp.MatchRecognize: "MATCH_RECOGNIZE",
-    exp.Describe: "DESCRIBE inside a query",
-    exp.Show: "SHOW inside a query",
-    exp.Summarize: "SUMMARIZE",
-    exp.Connect: "CONNECT BY",
-    exp.SessionParameter: "A session variable",
-    exp.Use: "USE inside a query",
-    exp.Set: "SET",
-    exp.Pragma: "PRAGMA",
-}
+_DIALECT = Headrace()
 
 
 def parse_tokens(tokens: list[Token], source: Source) -> exp.Expr:
     """The checked syntax tree of a query or DML statement."""
-    return _checked(_parse(tokens, source, None), source, tokens)
+    return check_tree(_parse(tokens, source, None), source, tokens)
 
 
 def parse_expression(tokens: list[Token], source: Source, end: int) -> exp.Expression:
     """The checked syntax tree of one scalar expression; `end` is where an error points if there is none."""
     if not tokens:
         raise source.error("Expected an expression here.", end)
-    tree = _checked(_parse(tokens, source, exp.Condition), source, tokens)
+    tree = check_tree(_parse(tokens, source, exp.Condition), source, tokens)
     if isinstance(tree, (exp.Star, exp.Alias)) or not isinstance(tree, exp.Expression):
         raise source.error("Expected one value here.", tokens[0].start)
     return tree
@@ -85,15 +53,48 @@ def _parse(tokens: list[Token], source: Source, into: type[exp.Expr] | None) -> 
 
 
 def _prepared(tokens: list[Token]) -> list[Token]:
-    """The tokens without the word ARRAY before `[…]`: sqlglot would try each nesting of it twice."""
-    if not any(token.token_type is TokenType.ARRAY for token in tokens):
+    """The tokens with what sqlglot reads otherwise than we mean replaced.
+
+    `ARRAY[…]` is `[…]`, because sqlglot would try each nesting of it twice; a bare DECIMAL in a cast is
+    DECIMAL(38,10) as in a table, where DuckDB's is DECIMAL(18,3).
+    """
+    kinds = {token.token_type for token in tokens}
+    if TokenType.ARRAY in kinds:
+        tokens = [token for token, after in pairwise([*tokens, tokens[-1]]) if not _is_array_word(token, after)]
+    if TokenType.DECIMAL not in kinds:
         return tokens
-    following = [*tokens[1:], tokens[-1]]
-    return [
-        token
-        for token, after in zip(tokens, following, strict=True)
-        if not (token.token_type is TokenType.ARRAY and after.token_type is TokenType.L_BRACKET)
-    ]
+    prepared: list[Token] = []
+    casts: list[bool] = []
+    for index, token in enumerate(tokens):
+        prepared.append(token)
+        kind = token.token_type
+        if kind is TokenType.L_PAREN:
+            casts.append(index > 0 and tokens[index - 1].text in _CASTS)
+        elif kind is TokenType.R_PAREN:
+            del casts[-1:]
+        elif kind is TokenType.DECIMAL and index:
+            before = tokens[index - 1].token_type
+            after = tokens[index + 1].token_type if index + 1 < len(tokens) else None
+            in_cast = before is TokenType.ALIAS and casts[-1:] == [True] and after is TokenType.R_PAREN
+            if in_cast or (before is TokenType.DCOLON and after is not TokenType.L_PAREN):
+                prepared.extend(
+                    Token(kind, text, token.line, token.col, token.start, token.end) for kind, text in _DECIMAL
+                )
+    return prepared
+
+
+_CASTS = frozenset({"cast", "try_cast"})
+_DECIMAL = (
+    (TokenType.L_PAREN, "("),
+    (TokenType.NUMBER, "38"),
+    (TokenType.COMMA, ","),
+    (TokenType.NUMBER, "10"),
+    (TokenType.R_PAREN, ")"),
+)
+
+
+def _is_array_word(token: Token, after: Token) -> bool:
+    return token.token_type is TokenType.ARRAY and after.token_type is TokenType.L_BRACKET
 
 
 def _translated(error: ParseError, tokens: list[Token], source: Source) -> SqlError:
@@ -103,7 +104,7 @@ def _translated(error: ParseError, tokens: list[Token], source: Source) -> SqlEr
         return source.error("The statement is too complex.", tokens[0].start)
     place = (details.get("line"), details.get("col"))
     token = next((t for t in tokens if (t.line, t.col) == place), None)
-    if token is None:
+    if token is None or (token is tokens[0] and len(tokens) > 1):  # sqlglot went back to the start before giving up
         return source.error("The statement is not valid SQL.", tokens[0].start)
     at_end = token is tokens[-1] and not _is_unexpected(error)
     found = None if at_end else source.text[token.start : token.end + 1]
@@ -112,97 +113,6 @@ def _translated(error: ParseError, tokens: list[Token], source: Source) -> SqlEr
 
 def _is_unexpected(error: ParseError) -> bool:
     return "Unexpected token" in str(error.errors[0].get("description"))
-
-
-def _checked(tree: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
-    """The tree after the pass that the module describes."""
-    root = tree
-    stack: list[tuple[exp.Expr, int]] = [(tree, 1)]
-    push = stack.append
-    while stack:
-        node, depth = stack.pop()
-        kind = type(node)
-        if kind is exp.Literal:
-            continue
-        if depth > MAX_DEPTH:
-            raise source.error(f"The statement nests deeper than {MAX_DEPTH} levels.", tokens[0].start)
-        if kind is exp.Identifier:
-            if node.args.get("quoted"):
-                node.set("this", node.name.lower())
-            continue
-        if kind is exp.And or kind is exp.Or:
-            node = _balanced(node)
-            if not node.parent:
-                root = node
-        elif kind is exp.Column or kind is exp.Table:
-            _take_position(node, node.this)
-        elif kind is exp.Placeholder or kind is exp.Parameter:
-            if kind is exp.Parameter or not node.name.isdigit():
-                raise source.error("Parameters are numbered: write $1, $2, ….", _offset(node, source, tokens))
-            continue
-        elif kind in _FORBIDDEN and node is not tree:
-            message = f"{_FORBIDDEN[kind]} is not supported."
-            raise source.error(message, _offset(node, source, tokens), Unsupported)
-        for key, value in node.args.items():
-            if isinstance(value, exp.Expr):
-                if not (key in _KEPT.get(kind, ()) and isinstance(value, exp.Identifier)):
-                    push((value, depth + 1))
-            elif type(value) is list:
-                for item in value:
-                    if isinstance(item, exp.Expr):
-                        push((item, depth + 1))
-    return root
-
-
-_KEPT: dict[type[exp.Expr], tuple[str, ...]] = {exp.Alias: ("alias",), exp.Table: ("db", "catalog")}
-"""Identifiers that keep the case that they are quoted with: output names and namespaces."""
-
-
-def _balanced(node: exp.Expr) -> exp.Expr:
-    """A long chain of the same connector as a tree of logarithmic depth, in the same order and place."""
-    kind = type(node)
-    operands: list[exp.Expr] = []
-    spine: list[exp.Expr] = [node]
-    while spine:
-        current = spine.pop()
-        if type(current) is kind:
-            spine.append(current.args["expression"])
-            spine.append(current.args["this"])
-        else:
-            operands.append(current)
-    if len(operands) <= 16:
-        return node
-    parent, key, index = node.parent, node.arg_key, node.index
-    while len(operands) > 1:
-        pairs = zip(operands[::2], operands[1::2], strict=False)
-        joined: list[exp.Expr] = [kind(this=left, expression=right) for left, right in pairs]
-        operands = joined + operands[len(joined) * 2 :]
-    balanced = operands[0]
-    if parent is not None and key is not None:
-        if index is None:
-            parent.set(key, balanced)
-        else:
-            parent.args[key][index] = balanced
-            balanced.parent, balanced.arg_key, balanced.index = parent, key, index
-    return balanced
-
-
-def _take_position(node: exp.Expr, named: object) -> None:
-    """Gives a node the position of the identifier that names it."""
-    if isinstance(named, exp.Expr):
-        meta = named.meta
-        if "line" in meta:
-            for key in _POSITION:
-                node.meta[key] = meta[key]
-
-
-def _offset(node: exp.Expr, source: Source, tokens: list[Token]) -> int:
-    """Where a node begins: its own position, else that of its first descendant that has one."""
-    for part in node.walk():
-        start = part.meta.get("start")
-        if isinstance(start, int):
-            return start
-    return tokens[0].start
 
 
 def check_dml(tree: exp.Expr, source: Source, tokens: list[Token]) -> None:
