@@ -15,7 +15,7 @@ from server.auth.lockout import locked_until
 from server.auth.options import ROOT, SECOND, AuthOptions
 from server.auth.sessions import find_open_family, seconds_until
 from server.auth.store import Reader, Store, find_account, role_of
-from server.auth.tokens import Claims, TokenRefused, Tokens, TokenTooOld, TokenType
+from server.auth.tokens import TokenRefused, Tokens, TokenTooOld, TokenType
 from server.exchange import Exchange
 from sql.identity import Identity, Role
 from storage.catalog import UserDef
@@ -59,6 +59,8 @@ class Authenticator:
             entry = self._verify(authorization)
         elif entry.expires_us <= self._clock.now_us():
             raise errors.token_expired()
+        elif entry.seq != self._store.last_seq and not self._cache.watched:
+            self._verify_again(entry)
         if entry.local_only and not local:
             raise errors.remote_access_denied()
         return entry.identity
@@ -69,37 +71,46 @@ class Authenticator:
         if scheme.lower() != b"bearer":
             raise errors.invalid_credentials()
         version = self._cache.version
+        seq = self._store.last_seq
         try:
             claims = self._tokens.read(token.strip())
-            if claims.token_type is not TokenType.ACCESS:
-                raise errors.invalid_credentials()
-            with self._store.snapshot() as view:
-                account = self._check_account(view, claims)
         except TokenTooOld:
             raise errors.token_expired() from None
         except TokenRefused:
             raise errors.invalid_credentials() from None
-        except StorageError:
-            _log.exception("the account of a token cannot be read")
-            raise errors.authentication_error() from None
+        if claims.token_type is not TokenType.ACCESS:
+            raise errors.invalid_credentials()
+        account = self._check_account(claims.sub, claims.role, claims.family)
         entry = VerifiedToken(
             identity=Identity(account.user_id, Role(account.role)),
             family=claims.family,
             expires_us=claims.exp * SECOND + self._leeway_us,
             local_only=is_local_only(account, self._options),
+            seq=seq,
         )
         self._cache.put(authorization, entry, version)
         return entry
 
-    def _check_account(self, view: Reader, claims: Claims) -> UserDef:
-        account = find_account(view, claims.sub)
+    def _verify_again(self, entry: VerifiedToken) -> None:
+        """Look at the account and the session of a known token after other commits."""
+        seq = self._store.last_seq
+        self._check_account(entry.identity.user, entry.identity.role, entry.family)
+        entry.seq = seq
+
+    def _check_account(self, user: str, role: str, family: str) -> UserDef:
+        """The account of a token's name, if the token may still speak for it."""
+        try:
+            with self._store.snapshot() as view:
+                account = find_account(view, user)
+                is_open = account is not None and find_open_family(view, family, account) is not None
+        except StorageError:
+            _log.exception("the account of a token cannot be read")
+            raise errors.authentication_error() from None
         if account is None:
             raise errors.invalid_credentials()
         if account.user_id == ROOT and account.password_hash is None:
             raise errors.setup_required()
-        if account.role != claims.role or role_of(account) is None:
-            raise errors.invalid_credentials()
-        if find_open_family(view, claims.family, account) is None:
+        if account.role != role or role_of(account) is None or not is_open:
             raise errors.invalid_credentials()
         now = self._clock.now_us()
         until = locked_until(account, now)

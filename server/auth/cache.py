@@ -1,8 +1,9 @@
 """Tokens that were verified already, so that the next request with one costs a look-up.
 
 Keyed by the whole `Authorization` header, filled only after every check has passed, and bounded: the least recently
-used entry goes first. An entry lives until the token expires or until its account or session changes: the change feed
-calls `forget_*` for every commit that touches one.
+used entry goes first. An entry lives until the token expires or until its account or session changes: when `watched`
+is true, the change feed calls `forget_*` for every commit that touches one, before the commit is acknowledged. While
+nobody does that, the authenticator looks at the account again after every commit, which costs some microseconds.
 
 A verification that was under way while a commit changed the account must not put its old finding back: it takes the
 cache's `version` before it reads, and `put` refuses an entry whose version is not the newest.
@@ -20,14 +21,18 @@ from dataclasses import dataclass
 from sql.identity import Identity
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class VerifiedToken:
-    """What a checked token stands for; `expires_us` includes the leeway."""
+    """What a checked token stands for; `expires_us` includes the leeway.
+
+    `seq` is the last commit for which the account and the session were looked at.
+    """
 
     identity: Identity
     family: str
     expires_us: int
     local_only: bool
+    seq: int
 
 
 class TokenCache:
@@ -40,6 +45,7 @@ class TokenCache:
         self._by_family: dict[str, set[bytes]] = {}
         self._lock = threading.Lock()
         self.version = 0
+        self.watched = False
 
     def __len__(self) -> int:
         return len(self._entries)

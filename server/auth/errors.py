@@ -9,7 +9,7 @@ expired                      401 TOKEN_EXPIRED                401 unauthorized
 too many failed logins       401 ACCOUNT_LOCKED               401 account_locked, with Retry-After
 not from a remote address    403 REMOTE_ACCESS_DENIED         403 forbidden
 role too low                 403 INSUFFICIENT_PERMISSIONS     403 forbidden
-root has no password yet     401 SETUP_REQUIRED               428 setup_required
+root has no password yet     401 SETUP_REQUIRED               401 unauthorized; login: 428 setup_required
 anything else                500 AUTHENTICATION_ERROR         500 internal_error
 
 Only auth routes have: 400 invalid_request, weak_password, invalid_user; 409 already_configured, user_exists;
@@ -110,7 +110,6 @@ _ON_AUTH_ROUTES = {
     "REMOTE_ACCESS_DENIED": (403, "forbidden", "Access denied: this account cannot be used from a remote address"),
     "INSUFFICIENT_PERMISSIONS": (403, "forbidden", "Insufficient permissions"),
     "ACCOUNT_LOCKED": (401, "account_locked", "Account locked"),
-    "SETUP_REQUIRED": (428, "setup_required", "Server requires initial setup: POST /v1/api/auth/setup"),
     "AUTHENTICATION_ERROR": (500, "internal_error", "Authentication failed"),
     "MISSING_AUTHORIZATION": (401, "unauthorized", "Authentication required"),
 }

@@ -73,7 +73,10 @@ def build(
 
 
 def forget_changed(cache: TokenCache, objects: Iterable[tuple[str, str]]) -> None:
-    """Forget the verified tokens of every account and session that a commit changed."""
+    """Forget the verified tokens of every account and session that a commit changed.
+
+    Whoever calls this for every commit, before its submitters are told, may set `cache.watched`.
+    """
     for kind, name in objects:
         if kind == USER_KIND:
             cache.forget_user(name)

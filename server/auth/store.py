@@ -58,6 +58,11 @@ class Writer(Reader, Protocol):
 class Store(Protocol):
     """`storage.engine.StorageEngine`, as far as it matters here."""
 
+    @property
+    def last_seq(self) -> int:
+        """The last `_seq` of the newest commit."""
+        ...
+
     def snapshot(self) -> AbstractContextManager[Reader]:
         """The newest committed state."""
         ...

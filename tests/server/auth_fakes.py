@@ -129,6 +129,10 @@ class FakeEngine:
             listener(view.changed)
         return result
 
+    @property
+    def last_seq(self) -> int:
+        return self.commits
+
     def put(self, kind: str, name: str, value: msgspec.Struct) -> None:
         self.commit_now(lambda view: view.put_object(kind, name, value))
 
@@ -147,12 +151,16 @@ class FakeEngine:
 class World:
     """A server with nothing but authentication, and clients of it at chosen addresses."""
 
-    def __init__(self, options: AuthOptions, limits: RateLimitSection, security: SecuritySection) -> None:
+    def __init__(
+        self, options: AuthOptions, limits: RateLimitSection, security: SecuritySection, watched: bool
+    ) -> None:
         self.clock = FakeClock()
         self.engine = FakeEngine(self.clock)
         self._limits = RateLimits(limits, self.clock)
         self.context = build(options, self.engine, SECRET, self._limits, self.clock)
-        self.engine.listeners.append(partial(forget_changed, self.context.cache))
+        self.context.cache.watched = watched
+        if watched:
+            self.engine.listeners.append(partial(forget_changed, self.context.cache))
         config = Config(rate_limit=limits, security=security)
         whoami = Route("/whoami", self._whoami, methods=["GET"])
         self.app = Gate(Router(routes=[*routes(self.context), whoami]), {}, config, self._limits)
@@ -198,6 +206,7 @@ def run(
     limits: RateLimitSection | None = None,
     security: SecuritySection | None = None,
     ready: bool = True,
+    watched: bool = True,
     **options: Any,
 ) -> None:
     """Run a scenario in a fresh world; with `ready`, after the set-up."""
@@ -207,6 +216,7 @@ def run(
             AuthOptions(**{"parameters": CHEAP, "policy": PolicyOptions(), **options}),
             limits or RateLimitSection(max_auth_requests_per_ip_per_sec=0),
             security or SecuritySection(),
+            watched=watched,
         )
         try:
             if ready:

@@ -183,8 +183,9 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[int, str]]] = {
 
 
 @pytest.mark.parametrize("what", list(CHANGES))
+@pytest.mark.parametrize("watched", [False, True])
 @pytest.mark.parametrize("cached", [False, True])
-def test_a_change_of_the_account_counts_at_once(what: str, cached: bool) -> None:
+def test_a_change_of_the_account_counts_at_once(what: str, cached: bool, watched: bool) -> None:
     changes, expected = CHANGES[what]
 
     async def scenario(world: World) -> None:
@@ -197,7 +198,7 @@ def test_a_change_of_the_account_counts_at_once(what: str, cached: bool) -> None
         assert code_of(await world.whoami(token)) == expected
         assert (await world.whoami(other)).status_code == 200
 
-    run(scenario)
+    run(scenario, watched=watched)
 
 
 def test_changes_that_do_not_concern_the_token_keep_it() -> None:
@@ -290,7 +291,7 @@ def test_every_bearer_error_has_an_auth_route_form() -> None:
         (401, "ACCOUNT_LOCKED", "account_locked"),
         (403, "REMOTE_ACCESS_DENIED", "forbidden"),
         (403, "INSUFFICIENT_PERMISSIONS", "forbidden"),
-        (401, "SETUP_REQUIRED", "setup_required"),
+        (401, "SETUP_REQUIRED", "unauthorized"),
         (500, "AUTHENTICATION_ERROR", "internal_error"),
     ]
     assert errors.on_auth_route(StorageError("x")).status == 503
@@ -320,7 +321,22 @@ def _time(work: Any, count: int) -> float:
 
 
 def entry(user: str, family: str) -> VerifiedToken:
-    return VerifiedToken(Identity(user, Role.USER), family, 0, local_only=False)
+    return VerifiedToken(Identity(user, Role.USER), family, 0, local_only=False, seq=0)
+
+
+def test_a_token_is_looked_at_again_after_a_commit_when_nobody_watches() -> None:
+    async def scenario(world: World) -> None:
+        token = (await world.login())["access_token"]
+        await world.whoami(token)
+        reads = world.engine.snapshots
+        await world.whoami(token)
+        assert world.engine.snapshots == reads
+        world.engine.change_user("root", email="root@example.com")
+        await world.whoami(token)
+        await world.whoami(token)
+        assert world.engine.snapshots == reads + 1
+
+    run(scenario, watched=False)
 
 
 def test_the_cache_is_bounded_and_forgets_what_was_not_used_longest() -> None:
@@ -362,7 +378,8 @@ def test_a_cache_of_no_size_keeps_nothing() -> None:
     assert len(cache) == 0
 
 
-def test_a_change_during_the_verification_wins() -> None:
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_change_during_the_verification_wins(watched: bool) -> None:
     """The account is read, then dropped by another thread, then the finding would be stored."""
 
     async def scenario(world: World) -> None:
@@ -370,8 +387,8 @@ def test_a_change_during_the_verification_wins() -> None:
         authenticator: Any = world.context.authenticator
         check = authenticator._check_account
 
-        def drop_meanwhile(view: Any, claims: Claims) -> Any:
-            account = check(view, claims)
+        def drop_meanwhile(*arguments: Any) -> Any:
+            account = check(*arguments)
             world.engine.change_user("admin", deleted_at=START)
             return account
 
@@ -380,17 +397,18 @@ def test_a_change_during_the_verification_wins() -> None:
         authenticator._check_account = check
         assert code_of(await world.whoami(token)) == REFUSED
 
-    run(scenario)
+    run(scenario, watched=watched)
 
 
-def test_a_token_of_a_session_that_is_gone_is_refused() -> None:
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_token_of_a_session_that_is_gone_is_refused(watched: bool) -> None:
     async def scenario(world: World) -> None:
         token = (await world.login())["access_token"]
         assert (await world.whoami(token)).status_code == 200
         world.engine.commit_now(lambda view: view.delete_object(FAMILY_KIND, payload_of(token)["family"]))
         assert code_of(await world.whoami(token)) == REFUSED
 
-    run(scenario)
+    run(scenario, watched=watched)
 
 
 def test_claims_round_trip() -> None:

@@ -187,7 +187,7 @@ def test_me_has_its_own_shape_for_every_refusal() -> None:
             world.engine.change_user("admin", locked_until=world.clock.us + 1_000_000)
             assert await me(f"Bearer {token}") == (401, "account_locked")
             world.engine.change_user("root", password_hash=None)
-            assert await me(f"Bearer {root}") == (428, "setup_required")
+            assert await me(f"Bearer {root}") == (401, "unauthorized")
             world.engine.failure = StorageClosed("closed")
             assert await me(f"Bearer {token}") == (500, "internal_error")
 

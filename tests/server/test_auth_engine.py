@@ -1,0 +1,147 @@
+"""Authentication over the real storage engine: what must survive a restart, and what must happen exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from server.auth.bootstrap import bootstrap, set_up
+from server.auth.context import AuthContext
+from server.auth.lockout import submit_failure
+from server.auth.options import AuthOptions
+from server.auth.service import build
+from server.auth.sign_in import SignedIn, login, logout, purge_sessions, refresh
+from server.auth.store import FAMILY_KIND, USER_KIND, read_account
+from server.config import RateLimitSection
+from server.errors import HttpError
+from server.middleware.rate_limit import RateLimits
+from storage.catalog import UserDef
+from storage.engine import StorageEngine
+from tests.server.auth_fakes import CHEAP, DBA_PASSWORD, ROOT_PASSWORD, SECRET, FakeClock
+
+OPTIONS = AuthOptions(parameters=CHEAP)
+
+
+@asynccontextmanager
+async def opened(path: Path, clock: FakeClock) -> AsyncIterator[AuthContext]:
+    """One run of the server, without the server."""
+    with StorageEngine.open(path, clock=clock) as engine:
+        await bootstrap(engine, OPTIONS)
+        context = build(OPTIONS, engine, SECRET, RateLimits(RateLimitSection(), clock), clock)
+        try:
+            yield context
+        finally:
+            await context.close()
+
+
+async def admin(context: AuthContext, password: str = DBA_PASSWORD) -> SignedIn:
+    return await login(context, "admin", password, local=True)
+
+
+async def refused(work: object) -> str:
+    with pytest.raises(HttpError) as caught:
+        await work  # type: ignore[misc]
+    return caught.value.code
+
+
+def test_accounts_sessions_and_locks_survive_a_restart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        clock = FakeClock()
+        async with opened(tmp_path, clock) as context:
+            assert context.authenticator.needs_setup()
+            await set_up(context, "admin", DBA_PASSWORD, ROOT_PASSWORD, None)
+            kept, closed = await admin(context), await admin(context)
+            assert await logout(context, [closed.access_token]) == 1
+            renewed = await refresh(context, kept.refresh_token, local=True)
+            for _ in range(5):
+                assert await refused(login(context, "root", "wrong", local=True)) == "unauthorized"
+        async with opened(tmp_path, clock) as context:
+            assert not context.authenticator.needs_setup()
+            authenticate = context.authenticator.authenticate_token
+            assert authenticate(renewed.access_token, local=True).user == "admin"
+            with pytest.raises(HttpError, match="Invalid credentials"):
+                authenticate(closed.access_token, local=True)
+            assert await refused(refresh(context, closed.refresh_token, local=True)) == "unauthorized"
+            assert await refused(login(context, "root", ROOT_PASSWORD, local=True)) == "account_locked"
+            clock.advance(60)
+            assert await refused(refresh(context, kept.refresh_token, local=True)) == "unauthorized"  # reused
+            assert await refused(refresh(context, renewed.refresh_token, local=True)) == "unauthorized"
+        async with opened(tmp_path, clock) as context:
+            with pytest.raises(HttpError, match="Invalid credentials"):
+                context.authenticator.authenticate_token(renewed.access_token, local=True)
+
+    asyncio.run(scenario())
+
+
+def test_one_token_buys_one_pair(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path, FakeClock()) as context:
+            await set_up(context, "admin", DBA_PASSWORD, ROOT_PASSWORD, None)
+            token = (await admin(context)).refresh_token
+            for _ in range(5):
+                attempts = [refresh(context, token, local=True) for _ in range(8)]
+                answers = await asyncio.gather(*attempts, return_exceptions=True)
+                winners = [answer for answer in answers if isinstance(answer, SignedIn)]
+                assert len(winners) == 1
+                token = winners[0].refresh_token
+
+    asyncio.run(scenario())
+
+
+def test_failures_stand_in_the_queue_before_a_later_success(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path, FakeClock()) as context:
+            await set_up(context, "admin", DBA_PASSWORD, ROOT_PASSWORD, None)
+            account = read_account(context.store, "admin")
+            assert account is not None
+            assert account.password_hash is not None
+            right = context.threads.verify
+            now = context.clock.now_us()
+
+            async def verify(stored: str | None, password: str) -> bool:
+                answer = await right(stored, password)
+                for _ in range(5):
+                    submit_failure(context.store, "admin", account.password_hash or "", now, OPTIONS)
+                return answer
+
+            context.threads.verify = verify  # type: ignore[method-assign, assignment]
+            assert await refused(admin(context)) == "account_locked"
+
+    asyncio.run(scenario())
+
+
+def test_only_one_of_two_set_ups_succeeds(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with opened(tmp_path, FakeClock()) as context:
+            answers = await asyncio.gather(
+                *(set_up(context, f"boss{n}", DBA_PASSWORD, ROOT_PASSWORD, None) for n in range(4)),
+                return_exceptions=True,
+            )
+            assert sum(isinstance(answer, UserDef) for answer in answers) == 1
+            assert {e.code for e in answers if isinstance(e, HttpError)} == {"already_configured"}
+            with context.store.snapshot() as view:
+                assert len(list(view.list_objects(USER_KIND, UserDef))) == 2
+
+    asyncio.run(scenario())
+
+
+def test_old_sessions_are_purged(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        clock = FakeClock()
+        async with opened(tmp_path, clock) as context:
+            await set_up(context, "admin", DBA_PASSWORD, ROOT_PASSWORD, None)
+            await asyncio.gather(*(admin(context) for _ in range(3)))
+            await context.settle()
+            clock.advance(8 * 24 * 3600)
+            kept = await admin(context)
+            await context.settle()
+            await purge_sessions(context)
+            with context.store.snapshot() as view:
+                assert len(list(view.list_objects(FAMILY_KIND, dict))) == 1
+            assert context.authenticator.authenticate_token(kept.access_token, local=True).user == "admin"
+
+    asyncio.run(scenario())
