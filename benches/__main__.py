@@ -9,7 +9,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from benches import insert_many, insert_one, point_read, syncs, update_by_key
+from benches import (
+    bulk_load,
+    busy_reads,
+    group_by,
+    growth,
+    insert_many,
+    insert_one,
+    point_read,
+    stream_out,
+    syncs,
+    update_by_key,
+)
 from benches.runner import SYSTEMS, Options
 from benches.table import Report
 
@@ -24,7 +35,18 @@ class Bench(Protocol):
         """Run it and yield its tables."""
 
 
-MODULES: Sequence[Bench] = (syncs, point_read, insert_one, insert_many, update_by_key)
+MODULES: Sequence[Bench] = (
+    syncs,
+    point_read,
+    insert_one,
+    insert_many,
+    bulk_load,
+    stream_out,
+    update_by_key,
+    group_by,
+    busy_reads,
+    growth,
+)
 BENCHES = {bench.NAME: bench for bench in MODULES}
 
 

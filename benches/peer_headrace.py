@@ -11,13 +11,13 @@ from benches.processes import ServerProcess, descendants, free_port
 from benches.web import send, send_json
 
 _TABLE = """
-CREATE SHARED TABLE bench.notes (
+CREATE SHARED TABLE bench.{} (
     id BIGINT PRIMARY KEY, room TEXT NOT NULL, author TEXT NOT NULL, body TEXT NOT NULL, stars INT NOT NULL)
 """
 _COLUMNS = "(id, room, author, body, stars)"
 _READ = "SELECT id, room, author, body, stars FROM bench.notes WHERE id = $1"
 _UPDATE = "UPDATE bench.notes SET stars = $2 WHERE id = $1"
-_PASSWORD = "Wheel-and-water-1"
+USER, USER_PASSWORD = "bench", "Wheel-and-water-1"
 FILL_ROWS = 250_000
 
 # A benchmark asks far more often than a well-behaved user may, and in larger statements; everything else is default.
@@ -45,13 +45,13 @@ class Headrace:
         command = [sys.executable, "-m", "headrace", "serve", "--data", str(folder / "headrace"), "--port", str(port)]
         self._server = ServerProcess(command, port, folder / "headrace.log", environment=ENVIRONMENT)
         self._server.start()
-        setup = {"user": "bench", "password": _PASSWORD, "root_password": _PASSWORD}
+        setup = {"user": USER, "password": USER_PASSWORD, "root_password": USER_PASSWORD}
         send_json("POST", f"{self.base}/v1/api/auth/setup", setup)
-        login = send_json("POST", f"{self.base}/v1/api/auth/login", {"user": "bench", "password": _PASSWORD})
+        login = send_json("POST", f"{self.base}/v1/api/auth/login", {"user": USER, "password": USER_PASSWORD})
         assert isinstance(login, dict)
         self.headers = {"Authorization": f"Bearer {login['access_token']}", "Content-Type": "application/json"}
         self.sql("CREATE NAMESPACE bench")
-        self.sql(_TABLE)
+        self.create_notes("notes")
 
     def stop(self) -> None:
         """End the server."""
@@ -65,6 +65,10 @@ class Headrace:
     def sql(self, text: str, *params: object) -> object:
         """Run one statement."""
         return send_json("POST", f"{self.base}/v1/api/sql", {"sql": text, "params": list(params)}, self.headers)
+
+    def create_notes(self, table: str) -> None:
+        """Create a table of the same columns under another name."""
+        self.sql(_TABLE.format(table))
 
     def fill(self, first: int, count: int) -> None:
         """Ingest the rows as Arrow."""

@@ -71,7 +71,7 @@ async def _insert_many(request: Request) -> Response:
 
 async def _load(request: Request) -> Response:
     async with request.app.state.pool.acquire() as connection:
-        status = await connection.copy_to_table("notes", source=request.stream(), format="csv")
+        status = await connection.copy_to_table("notes", source=request.stream(), format="csv", header=True)
     return JSONResponse({"status": status})
 
 

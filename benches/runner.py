@@ -56,7 +56,7 @@ class Stage:
 
     @property
     def headrace(self) -> Headrace:
-        """Headrace; benches that need it start it even when only a peer is asked for."""
+        """Headrace; it runs when it is measured, when the echo needs its answers, and when a bench insists."""
         peer = self.peers["headrace"]
         assert isinstance(peer, Headrace)
         return peer
@@ -77,14 +77,18 @@ class Contender:
 
 
 @contextlib.contextmanager
-def stage(options: Options, *needed: str) -> Iterator[Stage]:
-    """Start Headrace, the chosen ones of `needed` peers and the echo server; stop all at the end."""
+def stage(options: Options, *needed: str, insist: bool = False) -> Iterator[Stage]:
+    """Start Headrace, the chosen ones of `needed` peers and the echo server; stop all at the end.
+
+    `insist` starts Headrace even when only a peer is asked for.
+    """
     with contextlib.ExitStack() as cleanup:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="headrace-bench-", dir=options.folder)))
         folder.chmod(0o755)  # PostgreSQL's own user must reach its folder in it
         peers: dict[str, Peer] = {}
+        wanted = options.only | {"headrace"} if insist or "echo" in options.only else options.only
         for key in ("headrace", *needed):
-            if key in peers or (key != "headrace" and key not in options.only):
+            if key not in wanted:
                 continue
             peer = PEERS[key]()
             cleanup.callback(peer.stop)
