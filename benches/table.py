@@ -41,7 +41,8 @@ class Aim:
         met = measured <= self.factor if self.at_most else measured >= self.factor
         bound = "at most" if self.at_most else "at least"
         times = "" if self.system is None else f" x {self.system}"
-        return f"  aim: {who}{bound} {number(self.factor)}{times}; measured {number(measured)}: {'met' if met else 'MISSED'}"
+        verdict = "met" if met else "MISSED"
+        return f"  aim: {who}{bound} {number(self.factor)}{times}; measured {number(measured)}: {verdict}"
 
 
 @dataclass(frozen=True)
