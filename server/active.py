@@ -20,7 +20,7 @@ class ActiveRequests:
     """Enter a request when its body is read, leave it when it is answered."""
 
     def __init__(self, patience: float = 1.0) -> None:
-        self._patience = patience
+        self.patience = patience
         self._running: dict[Exchange, tuple[asyncio.Task[object], Receive]] = {}
         self._watchers: dict[Exchange, asyncio.Task[None]] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -56,7 +56,7 @@ class ActiveRequests:
     async def _sweep(self) -> None:
         seen: set[Exchange] = set()
         while True:
-            await asyncio.sleep(self._patience)
+            await asyncio.sleep(self.patience)
             for exchange, (task, receive) in self._running.items():
                 if exchange in seen and exchange not in self._watchers:
                     self._watchers[exchange] = asyncio.create_task(_watch(exchange, task, receive))

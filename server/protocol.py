@@ -128,6 +128,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._disarm()
         self._in_body = True
         super().on_headers_complete()
+        cycle = self.cycle
+        if cycle is not None:
+            cycle.transport = HeadWithBody(self.transport)  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
         """Note that the whole request has arrived."""
@@ -184,6 +187,41 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._counted:
             self.limits.disconnect(self._counted)
             self._counted = ""
+
+
+class HeadWithBody:
+    """Stands between a request's cycle and its transport, and writes the head of an answer together with its body.
+
+    uvicorn writes them one after the other, which is a system call each: the dearest part of a short answer.
+    """
+
+    __slots__ = ("_head", "_transport", "_waits")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self._waits = True
+
+    def write(self, data: bytes) -> None:
+        """Keep the head back; write everything else (also `100 Continue`) at once."""
+        if self._waits and not data.startswith(b"HTTP/1.1 100"):
+            self._waits = False
+            self._head = data
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Write what is kept back, then close."""
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether the connection is being closed."""
+        return self._transport.is_closing()
 
 
 def _refuse_connection(current: int, maximum: int) -> ASGIApp:

@@ -60,21 +60,21 @@ class SqlFailureDetail(msgspec.Struct):
     )
 
 
-class SqlFailure(msgspec.Struct):
+class SqlFailure(msgspec.Struct, kw_only=True):
     """The answer to an SQL or ingest request that failed, or that may not be made."""
 
-    error: SqlFailureDetail
-    took: Annotated[float, Meta(description="Milliseconds")]
-    results: list[SqlResult] = []
     status: Literal["error"] = "error"
+    results: list[SqlResult] = []
+    took: Annotated[float, Meta(description="Milliseconds")]
+    error: SqlFailureDetail
 
 
-class IngestSuccess(msgspec.Struct):
+class IngestSuccess(msgspec.Struct, kw_only=True):
     """All rows of the body were inserted."""
 
+    status: Literal["success"] = "success"
     inserted: int
     took: Annotated[float, Meta(description="Milliseconds")]
-    status: Literal["success"] = "success"
 
 
 class Failure(msgspec.Struct):
@@ -84,13 +84,13 @@ class Failure(msgspec.Struct):
     message: str
 
 
-class Health(msgspec.Struct):
+class Health(msgspec.Struct, kw_only=True):
     """The server answers."""
 
-    version: str
-    build_date: Annotated[str, Meta(description="When the running files were last changed, RFC 3339")]
     status: Literal["healthy", "unhealthy"] = "healthy"
+    version: str
     api_version: str = "v1"
+    build_date: Annotated[str, Meta(description="When the running files were last changed, RFC 3339")]
 
 
 class HealthDenied(msgspec.Struct):
@@ -117,19 +117,19 @@ class ClusterNode(msgspec.Struct):
     cpu_usage_percent: float | None = None
 
 
-class ClusterHealth(msgspec.Struct):
+class ClusterHealth(msgspec.Struct, kw_only=True):
     """A single node that leads itself."""
 
     status: Literal["healthy", "unhealthy"]
     version: str
     build_date: str
-    node_id: int
-    last_applied: Annotated[int, Meta(description="The newest commit's sequence number")]
-    nodes: list[ClusterNode]
     is_cluster_mode: bool = False
     cluster_id: str = "headrace"
+    node_id: int = 1
     is_leader: bool = True
     total_groups: int = 1
     groups_leading: int = 1
     current_term: int = 1
+    last_applied: Annotated[int, Meta(description="The newest commit's sequence number")]
     millis_since_quorum_ack: int = 0
+    nodes: list[ClusterNode]

@@ -64,7 +64,6 @@ class HealthRoutes:
             status="healthy",
             version=version(),
             build_date=build_date(),
-            node_id=1,
             last_applied=self._state.engine.last_seq,
             nodes=[node],
         )

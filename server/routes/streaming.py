@@ -21,7 +21,9 @@ from sql.rendering import BigintMode, arrow_chunks, ndjson_chunks
 async def send_stream(stream: ResultStream, wanted: ResultFormat, bigint: BigintMode, exchange: Exchange) -> None:
     """Send all rows of a result in the wanted format."""
     batches = aiter(stream.batches)
-    chunks = _arrow(stream, batches) if wanted is ResultFormat.ARROW else _ndjson(stream, batches, bigint)
+    chunks: AsyncGenerator[bytes | memoryview, None] = (
+        _arrow(stream, batches) if wanted is ResultFormat.ARROW else _ndjson(stream, batches, bigint)
+    )
     try:
         first = await anext(chunks, b"")
         await exchange.send({
@@ -42,15 +44,17 @@ async def send_stream(stream: ResultStream, wanted: ResultFormat, bigint: Bigint
 
 async def _ndjson(
     stream: ResultStream, batches: AsyncIterator[pa.RecordBatch], bigint: BigintMode
-) -> AsyncGenerator[bytes, None]:
+) -> AsyncGenerator[bytes | memoryview, None]:
     async for batch in batches:
         chunks = ndjson_chunks([batch], stream.columns, bigint)
         while chunk := await asyncio.to_thread(next, chunks, b""):
             yield chunk
 
 
-async def _arrow(stream: ResultStream, batches: AsyncIterator[pa.RecordBatch]) -> AsyncGenerator[bytes, None]:
-    """Write the schema with the first batch, then a chunk a batch: `waiting` hands the writer one at a time."""
+async def _arrow(
+    stream: ResultStream, batches: AsyncIterator[pa.RecordBatch]
+) -> AsyncGenerator[bytes | memoryview, None]:
+    """Write the schema once the first batch is there, then a chunk a batch: `waiting` hands them over one by one."""
     waiting: list[pa.RecordBatch] = []
 
     def feed() -> Iterator[pa.RecordBatch]:
@@ -58,9 +62,12 @@ async def _arrow(stream: ResultStream, batches: AsyncIterator[pa.RecordBatch]) -
             yield waiting.pop()
 
     chunks = arrow_chunks(feed(), stream.columns)
-    head = next(chunks)
+    begun = False
     async for batch in batches:
+        if not begun:
+            begun = True
+            yield next(chunks)
         waiting.append(batch)
-        yield head + await asyncio.to_thread(next, chunks, b"")
-        head = b""
-    yield head + next(chunks, b"")
+        yield await asyncio.to_thread(next, chunks)
+    for chunk in chunks:
+        yield chunk

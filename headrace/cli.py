@@ -1,0 +1,74 @@
+"""The `headrace` command: `serve`, `check`, `--version`.
+
+argparse, because it costs nothing at start and adds no dependency. What runs the server is imported only when a command
+needs it: whoever installs the client alone does not need it at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    if options.version:
+        return _version()
+    if options.command == "serve":
+        return _serve(options)
+    if options.command == "check":
+        return _check(options)
+    _parser().print_help()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="headrace", description="An embedded, single-node streaming database.")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    serve = commands.add_parser("serve", help="start the server", description="Start the server.")
+    serve.add_argument("--config", type=Path, metavar="F", help="configuration file (TOML); see config.toml")
+    serve.add_argument("--data", metavar="DIR", help="data folder (./data)")
+    serve.add_argument("--host", metavar="H", help="address to listen on (127.0.0.1)")
+    serve.add_argument("--port", type=int, metavar="N", help="port to listen on (2900); 0 takes a free one")
+    serve.add_argument("--log-format", choices=("text", "json"), help="form of the log on standard error (text)")
+    check = commands.add_parser(
+        "check",
+        help="check a data folder",
+        description="Walk all structures of a data folder that no server uses, and report every inconsistency.",
+    )
+    check.add_argument("--data", metavar="DIR", type=Path, required=True, help="data folder")
+    return parser
+
+
+def _version() -> int:
+    from importlib import metadata
+
+    print(f"headrace {metadata.version('headrace')}")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    flags = {
+        ("storage", "data_path"): options.data,
+        ("server", "host"): options.host,
+        ("server", "port"): options.port,
+        ("logging", "format"): options.log_format,
+    }
+    given = {key: value for key, value in flags.items() if value is not None}
+    code: int = importlib.import_module("server.serve").serve(options.config, given, os.environ)
+    return code
+
+
+def _check(options: argparse.Namespace) -> int:
+    code: int = importlib.import_module("server.check").check(options.data)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

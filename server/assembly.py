@@ -1,0 +1,93 @@
+"""Puts the rooms together: from a configuration to an engine, a database, authentication and the application."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.types import ASGIApp
+
+from server.app import create_app
+from server.auth import service
+from server.auth.bootstrap import bootstrap
+from server.auth.context import AuthContext
+from server.auth.routes import routes as auth_routes
+from server.auth.secret import load_or_create_secret
+from server.config import Config
+from server.middleware.rate_limit import RateLimits
+from server.state import AppState
+from sql.database import Database
+from sql.limits import SqlLimits
+from storage.engine import StorageEngine
+from storage.options import StorageOptions
+from storage.seams import SYSTEM_CLOCK
+
+
+@dataclass(slots=True)
+class Assembly:
+    """An application ready to be served."""
+
+    app: ASGIApp
+    limits: RateLimits
+    needs_setup: bool
+
+
+def storage_options(config: Config) -> StorageOptions:
+    """Return what the configuration means for the storage engine."""
+    return StorageOptions(
+        max_bytes=config.storage.max_bytes,
+        queue_works=config.storage.queue_works,
+        lease_seconds=config.storage.snapshot_lease_seconds,
+        retention_seconds=config.retention.commit_log_seconds,
+        retention_bytes=config.retention.commit_log_bytes,
+    )
+
+
+def sql_limits(config: Config) -> SqlLimits:
+    """Return what the configuration means for the SQL layer."""
+    execution = config.execution
+    return SqlLimits(
+        max_sql_bytes=config.limits.max_sql_bytes,
+        max_parameters=execution.max_parameters,
+        max_parameter_bytes=execution.max_parameter_size_bytes,
+        max_result_rows=config.limits.max_result_rows,
+        statement_timeout=execution.handler_timeout_seconds,
+        stream_timeout=execution.stream_timeout_seconds,
+        transaction_timeout=execution.transaction_timeout_seconds,
+        max_transaction_bytes=execution.max_transaction_buffer_bytes,
+        plan_cache_entries=execution.sql_plan_cache_max_entries,
+        workers=config.performance.worker_max_blocking_threads,
+        max_waiting=execution.max_waiting,
+    )
+
+
+@asynccontextmanager
+async def assemble(config: Config, engine: StorageEngine, folder: Path) -> AsyncIterator[Assembly]:
+    """Make everything above the engine; on the way out it is closed, the engine stays open."""
+    secret = load_or_create_secret(folder, config.auth.jwt_secret or None)
+    limits = RateLimits(config.rate_limit, SYSTEM_CLOCK)
+    options = service.options_of(config)
+    needs_setup = await bootstrap(engine, options, config.auth.root_password or None)
+    context = service.build(options, engine, secret, limits, SYSTEM_CLOCK)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(context.close)
+        _watch_accounts(engine, context)
+        database = Database(engine, sql_limits(config))
+        stack.callback(database.close)
+        state = AppState(
+            config=config,
+            engine=engine,
+            database=database,
+            authenticator=context.authenticator,
+            limits=limits,
+            clock=SYSTEM_CLOCK,
+            data_path=folder,
+        )
+        yield Assembly(create_app(state, auth_routes(context)), limits, needs_setup)
+
+
+def _watch_accounts(engine: StorageEngine, context: AuthContext) -> None:
+    """Forget verified tokens when a commit changes their account or session."""

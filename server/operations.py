@@ -1,0 +1,183 @@
+"""Every operation of the HTTP API: what `/openapi.json` and `/docs` show.
+
+A test compares this list with the routes that the application has.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from server.auth.messages import (
+    ErrorResponse,
+    LoginRequest,
+    LoginResponse,
+    MeResponse,
+    MessageResponse,
+    SetupRequest,
+    SetupResponse,
+    StatusResponse,
+)
+from server.negotiation import ResultFormat
+from server.openapi import Answer, Operation, Parameter, build_document
+from server.routes.ingest import INGEST_TYPES
+from server.version import version
+from server.wire import (
+    ClusterHealth,
+    Failure,
+    Health,
+    HealthDenied,
+    IngestSuccess,
+    SqlFailure,
+    SqlRequest,
+    SqlSuccess,
+)
+
+_ABOUT = """\
+SQL over HTTP. Sign in at /v1/api/auth/login, send the access token as `Authorization: Bearer …`.
+Every answer carries `X-Request-ID`; the one that a request brings is kept. Limits answer 429 with `Retry-After`.\
+"""
+
+
+class SqlForm(msgspec.Struct):
+    """The parts of a multipart SQL request."""
+
+    sql: Annotated[str, Meta(description="One or more statements")]
+    params: Annotated[str, Meta(description="A JSON array as text")] = ""
+    namespace_id: Annotated[str, Meta(description="Namespace of unqualified table names")] = ""
+
+
+_SQL_FAILURES = (
+    Answer(400, "The request, the SQL or a value is wrong; the code says what", SqlFailure),
+    Answer(401, "No bearer token, or none that is valid", SqlFailure),
+    Answer(403, "The role may not do this", SqlFailure),
+    Answer(404, "No such table", SqlFailure),
+    Answer(408, "The statement or the body took longer than the limit", SqlFailure),
+    Answer(409, "Another request changed the same rows", SqlFailure),
+    Answer(413, "The body is too large", Failure),
+    Answer(429, "Too many requests; see Retry-After", SqlFailure),
+    Answer(500, "Unexpected; the body has the request id", SqlFailure),
+    Answer(503, "Overloaded or shutting down; see Retry-After", SqlFailure),
+    Answer(507, "The disk or the storage limit is full", SqlFailure),
+)
+
+
+def _auth_failures(*statuses: int) -> tuple[Answer, ...]:
+    meanings = {
+        400: "The body is wrong, the password too weak or the name not allowed",
+        401: "Wrong or missing credentials, or the account is locked",
+        403: "Not from this address, or the role is too low",
+        409: "The server is set up already, or the user exists",
+        413: "The body is too large",
+        415: "The body is not JSON",
+        428: "The server needs its set-up first",
+        429: "Too many attempts; see Retry-After",
+        500: "Unexpected; the body has the request id",
+        503: "Overloaded or shutting down; see Retry-After",
+        507: "The disk or the storage limit is full",
+    }
+    return tuple(Answer(status, meanings[status], ErrorResponse) for status in statuses)
+
+
+_SQL = (
+    Operation(
+        method="POST", path="/v1/api/sql", name="executeSql", tag="SQL", summary="Run SQL statements", bearer=True,
+        description="With Accept: application/vnd.apache.arrow.stream or application/x-ndjson the rows of the last "
+        "statement are streamed, without a limit on their number.",
+        bodies=(SqlRequest,), multipart=SqlForm,
+        answers=(
+            Answer(200, "One result a statement", (SqlSuccess, ResultFormat.NDJSON.value, ResultFormat.ARROW.value)),
+            *_SQL_FAILURES,
+        ),
+    ),
+    Operation(
+        method="POST", path="/v1/api/ingest/{namespace}/{table}", name="ingest", tag="SQL", bearer=True,
+        summary="Insert all rows of a body, or none",
+        description="The content type says what the body is; columns are matched by name and typed by the table.",
+        bodies=tuple(INGEST_TYPES),
+        parameters=(Parameter("namespace", "Namespace of the table"), Parameter("table", "Name of the table")),
+        answers=(
+            Answer(200, "How many rows were inserted", IngestSuccess), *_SQL_FAILURES,
+            Answer(415, "A content type that cannot be ingested", SqlFailure),
+        ),
+    ),
+)  # fmt: skip
+
+_AUTH = (
+    Operation(
+        method="POST", path="/v1/api/auth/login", name="login", tag="Sign-in", summary="Sign in with a password",
+        bodies=(LoginRequest,),
+        answers=(
+            Answer(200, "A pair of tokens, also set as cookies", LoginResponse),
+            *_auth_failures(400, 401, 403, 413, 415, 428, 429, 500, 503, 507),
+        ),
+    ),
+    Operation(
+        method="POST", path="/v1/api/auth/refresh", name="refresh", tag="Sign-in", bearer=True,
+        summary="Exchange a refresh token (cookie or bearer) for a new pair",
+        answers=(
+            Answer(200, "A new pair; the old refresh token is spent", LoginResponse),
+            *_auth_failures(401, 403, 429, 500, 503, 507),
+        ),
+    ),
+    Operation(
+        method="POST", path="/v1/api/auth/logout", name="logout", tag="Sign-in",
+        summary="End the session and clear the cookies",
+        answers=(Answer(200, "Signed out", MessageResponse), *_auth_failures(429, 500, 503, 507)),
+    ),
+    Operation(
+        method="GET", path="/v1/api/auth/me", name="me", tag="Sign-in", bearer=True, summary="Tell who the caller is",
+        answers=(Answer(200, "The account", MeResponse), *_auth_failures(401, 403, 429, 500, 503)),
+    ),
+    Operation(
+        method="POST", path="/v1/api/auth/setup", name="setup", tag="Sign-in",
+        summary="Give root a password and make the first dba; once, from this machine", bodies=(SetupRequest,),
+        answers=(
+            Answer(200, "The account; sign in next", SetupResponse),
+            *_auth_failures(400, 403, 409, 413, 415, 429, 500, 503, 507),
+        ),
+    ),
+    Operation(
+        method="GET", path="/v1/api/auth/status", name="setupStatus", tag="Sign-in",
+        summary="Tell whether the server needs its set-up; from this machine",
+        answers=(Answer(200, "Needed or not", StatusResponse), *_auth_failures(403, 429, 500, 503)),
+    ),
+)  # fmt: skip
+
+_HEALTH_ANSWERS = (
+    Answer(200, "The server answers", Health),
+    Answer(403, "Asked from another machine", HealthDenied),
+)
+
+_SERVER = (
+    Operation(
+        method="GET", path="/health", name="health", tag="Server", summary="Tell that the server answers",
+        answers=_HEALTH_ANSWERS,
+    ),
+    Operation(
+        method="GET", path="/v1/api/healthcheck", name="healthcheck", tag="Server", summary="The same as /health",
+        answers=_HEALTH_ANSWERS,
+    ),
+    Operation(
+        method="GET", path="/v1/api/cluster/health", name="clusterHealth", tag="Server",
+        summary="Tell the state of this server as the only node",
+        answers=(Answer(200, "A single node", ClusterHealth), Answer(403, "Asked from another machine", "text/plain")),
+    ),
+    Operation(
+        method="GET", path="/openapi.json", name="openapi", tag="Server", summary="This description",
+        answers=(Answer(200, "OpenAPI 3.1", "application/json"),),
+    ),
+    Operation(
+        method="GET", path="/docs", name="docs", tag="Server", summary="This description, for people",
+        answers=(Answer(200, "A page that needs no network", "text/html"),),
+    ),
+)  # fmt: skip
+
+OPERATIONS = (*_SQL, *_AUTH, *_SERVER)
+
+
+def document() -> dict[str, Any]:
+    """Return the OpenAPI document of this server."""
+    return build_document("Headrace", version(), _ABOUT, OPERATIONS)

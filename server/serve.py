@@ -1,0 +1,92 @@
+"""`headrace serve`: from the command line to a server that listens, and back to a closed data folder.
+
+Exit codes: 0 after SIGINT or SIGTERM, 1 if the folder or the port cannot be had, 2 for a wrong configuration. Whatever
+is wrong is one sentence on standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from server.config import Config
+from server.config_load import ConfigError, load
+from server.data_folder import DataFolderError, prepare
+from server.listener import ListenError, bind, make_server, url_of
+from server.logging import configure
+
+if TYPE_CHECKING:
+    from storage.engine import StorageEngine
+
+
+def serve(config_path: Path | None, flags: Mapping[tuple[str, str], object], environment: Mapping[str, str]) -> int:
+    """Serve until a signal says stop; returns the exit code."""
+    try:
+        config = load(config_path, environment, flags)
+    except ConfigError as error:
+        return _say(str(error), 2)
+    configure(config.logging)
+    try:
+        folder = prepare(Path(config.storage.data_path))
+        listener = bind(config.server.host, config.server.port)
+    except (DataFolderError, ListenError) as error:
+        return _say(str(error), 1)
+    with listener:
+        return _serve(config, folder, listener)
+
+
+def _serve(config: Config, folder: Path, listener: socket.socket) -> int:
+    from server.assembly import storage_options
+    from server.auth.secret import SecretRefused
+    from sql.passwords import WeakPassword
+    from storage.engine import StorageEngine
+    from storage.errors import StorageError
+
+    try:
+        engine = StorageEngine.open(folder, storage_options(config))
+    except StorageError as error:
+        return _say(str(error), 1)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(config, engine, folder, listener))
+    except SecretRefused as error:
+        return _say(str(error), 2)
+    except WeakPassword as error:
+        return _say(f"section [auth], key 'root_password': {error.message}", 2)
+    finally:
+        engine.close()
+
+
+async def _run(config: Config, engine: StorageEngine, folder: Path, listener: socket.socket) -> int:
+    """Serve on the event loop."""
+    from server.assembly import assemble
+
+    _use_threads(config.performance.worker_max_blocking_threads)
+    async with assemble(config, engine, folder) as assembly:
+
+        def tell() -> None:
+            setup = " · needs set-up: POST /v1/api/auth/setup" if assembly.needs_setup else ""
+            print(f"Headrace listens on {url_of(listener)} · data in {folder}{setup}", flush=True)  # noqa: T201
+
+        server = make_server(assembly.app, config, assembly.limits, tell)
+        await server.serve([listener])
+        return 0 if server.started else 1
+
+
+def _use_threads(number: int) -> None:
+    """Bound the threads of the event loop's executor."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(number, thread_name_prefix="server"))
+
+
+def _say(sentence: str, code: int) -> int:
+    print(f"headrace: {sentence}", file=sys.stderr)  # noqa: T201
+    return code

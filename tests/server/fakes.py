@@ -1,0 +1,179 @@
+"""Stand-ins for the rooms below the server, and the smallest application over them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import httpx
+import msgspec
+import pyarrow as pa
+from starlette.types import ASGIApp
+
+from server.active import ActiveRequests
+from server.app import create_app
+from server.config import Config
+from server.errors import AuthError
+from server.exchange import Exchange
+from server.middleware.rate_limit import RateLimits
+from server.state import AppState
+from sql.identity import Identity, Role
+from sql.results import ResultColumn, StatementResult
+from storage.types import BIGINT, TEXT
+
+BEARER = {"Authorization": "Bearer alice"}
+COLUMNS = (ResultColumn("id", BIGINT, ("pk", "nn", "uq")), ResultColumn("name", TEXT))
+LOOPBACK = ("127.0.0.1", 50000)
+REMOTE = ("203.0.113.9", 50000)
+
+
+class FakeClock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000_000.0
+
+    def now_us(self) -> int:
+        return int(self.seconds * 1_000_000)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+class FakeAuthenticator:
+    """The token is the user's name."""
+
+    def authenticate(self, authorization: bytes | None, exchange: Exchange) -> Identity:
+        if authorization is None:
+            raise AuthError(401, "MISSING_AUTHORIZATION", "Authentication required")
+        scheme, _, token = authorization.partition(b" ")
+        if scheme != b"Bearer":
+            raise AuthError(401, "INVALID_CREDENTIALS", "Invalid credentials")
+        return Identity(token.decode(), Role.USER)
+
+    def needs_setup(self) -> bool:
+        return False
+
+
+class FakeEngine:
+    last_seq = 7
+
+    def close(self) -> None:
+        pass
+
+
+def rows(*values: tuple[int, str | None]) -> pa.Table:
+    return pa.table({"id": pa.array([v[0] for v in values], pa.int64()), "name": pa.array([v[1] for v in values])})
+
+
+class FakeStream:
+    def __init__(self, batches: Sequence[pa.RecordBatch], error: Exception | None) -> None:
+        self.columns = COLUMNS
+        self._batches = batches
+        self._error = error
+        self.closed = False
+
+    @property
+    def batches(self) -> AsyncIterator[pa.RecordBatch]:
+        return self._iterate()
+
+    async def _iterate(self) -> AsyncIterator[pa.RecordBatch]:
+        try:
+            for batch in self._batches:
+                yield batch
+            if self._error is not None:
+                raise self._error
+        finally:
+            self.closed = True
+
+
+@dataclass
+class FakeDatabase:
+    """Answers every statement with `table`, or raises `error`; remembers what it was asked."""
+
+    table: pa.Table = field(default_factory=lambda: rows((1, "one"), (2, None)))
+    error: Exception | None = None
+    stream_error: Exception | None = None
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+    before: Callable[[], object] | None = None
+
+    async def execute(
+        self, sql: str, params: list[object] | None, namespace: str | None, identity: Identity
+    ) -> list[StatementResult]:
+        self.calls.append((sql, params, namespace, identity.user))
+        if self.before is not None:
+            await self.before()  # type: ignore[misc]
+        if self.error is not None:
+            raise self.error
+        return [StatementResult(columns=COLUMNS, table=self.table, as_user=identity.user)]
+
+    async def stream(
+        self, sql: str, params: list[object] | None, namespace: str | None, identity: Identity
+    ) -> FakeStream:
+        if self.error is not None:
+            raise self.error
+        self.last_stream = FakeStream(self.table.to_batches(), self.stream_error)
+        return self.last_stream
+
+    async def ingest(self, namespace: str, table: str, file: BinaryIO, content_type: str, identity: Identity) -> int:
+        data = file.read()
+        self.calls.append((namespace, table, data, content_type, identity.user))
+        if self.error is not None:
+            raise self.error
+        return data.count(b"\n")
+
+
+def configured(changes: Mapping[str, Mapping[str, object]] | None = None) -> Config:
+    """The defaults, with some keys of some sections changed."""
+    config = Config()
+    for section, values in (changes or {}).items():
+        changed = msgspec.structs.replace(getattr(config, section), **values)
+        config = msgspec.structs.replace(config, **{section: changed})
+    return config
+
+
+@dataclass
+class Setting:
+    """An application over fakes, and the fakes."""
+
+    app: ASGIApp
+    state: AppState
+    database: FakeDatabase
+    clock: FakeClock
+    active: ActiveRequests
+
+    def request(self, method: str, path: str, *, peer: tuple[str, int] = LOOPBACK, **options: Any) -> httpx.Response:
+        """Send one request to the application, on an event loop of its own."""
+
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=peer)
+            async with httpx.AsyncClient(transport=transport, base_url="http://headrace") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(send())
+
+    def sql(self, body: object = None, *, headers: Mapping[str, str] | None = None, **options: Any) -> httpx.Response:
+        """Send an SQL request as alice: a struct as JSON, or bytes as they are, said to be JSON."""
+        sent = {"Content-Type": "application/json", **BEARER, **(headers or {})}
+        content = body if isinstance(body, bytes) else msgspec.json.encode(body or {"sql": "SELECT 1"})
+        return self.request("POST", "/v1/api/sql", content=content, headers=sent, **options)
+
+
+def make(folder: Path, changes: Mapping[str, Mapping[str, object]] | None = None, **database: object) -> Setting:
+    config = configured(changes)
+    clock = FakeClock()
+    fake = FakeDatabase(**database)  # type: ignore[arg-type]
+    state = AppState(
+        config=config,
+        engine=FakeEngine(),
+        database=fake,
+        authenticator=FakeAuthenticator(),
+        limits=RateLimits(config.rate_limit, clock),
+        clock=clock,
+        data_path=folder,
+    )
+    active = ActiveRequests()
+    return Setting(create_app(state, active=active), state, fake, clock, active)
