@@ -1,0 +1,55 @@
+"""The table that a statement writes, and whether the caller may: the write side of `sql.rights`.
+
+A USER table is written in the caller's own partition, whatever his role; a SHARED table as its access level says;
+system tables never.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from sqlglot import exp
+
+from sql.errors import InvalidSql, PermissionDenied, SqlError
+from sql.identity import Identity, Role, may_write_shared
+from sql.rights import resolve_table
+from sql.scope import position
+from sql.system_tables import SYSTEM_NAMESPACES, SystemTables
+from storage.catalog import Catalog, TableDef, TableKind
+
+ErrorT = TypeVar("ErrorT", bound=SqlError)
+
+SHARED_PARTITION = ""
+
+
+def resolve_target(
+    node: exp.Expr, catalog: Catalog, system: SystemTables, role: Role, namespace: str, verb: str
+) -> TableDef:
+    """The table that `node` names; `verb` is insert, update or delete. Raises TableNotFound or PermissionDenied."""
+    if not isinstance(node, exp.Table) or not isinstance(node.this, exp.Identifier):
+        raise located(InvalidSql, f"{verb.upper()} needs the name of a table", node)
+    written = node.db or namespace
+    if written in SYSTEM_NAMESPACES:
+        raise located(PermissionDenied, f"Permission denied: Cannot {verb} system table '{written}.{node.name}'", node)
+    line, column = position(node)
+    table = resolve_table(catalog, system, role, written, node.name, line=line, column=column)
+    assert isinstance(table, TableDef)
+    if table.kind is TableKind.SHARED and not may_write_shared(role, table.access_level):
+        raise located(
+            PermissionDenied,
+            f"Permission denied: role {role.value} may not write SHARED table '{table.full_name}' "
+            f"(access level {table.access_level.value})",
+            node,
+        )
+    return table
+
+
+def partition_of(table: TableDef, identity: Identity) -> str:
+    """The partition that the caller reads and writes."""
+    return identity.user if table.kind is TableKind.USER else SHARED_PARTITION
+
+
+def located(kind: type[ErrorT], message: str, node: exp.Expr) -> ErrorT:
+    """An error that points at a node."""
+    line, column = position(node)
+    return kind(message, line=line, column=column)
