@@ -84,7 +84,7 @@ async def login(context: AuthContext, name: str, password: str, *, local: bool, 
 async def _open_session(context: AuthContext, verified: UserDef, renewed_hash: str, now: int) -> SignedIn:
     """Store the session and the success, if the account is still what the password was checked against."""
     family, jti = context.new_id(), context.new_id()
-    refresh_expires = now // SECOND + context.options.refresh_seconds
+    expires_at = _last_expiry(context, now)
 
     def store(writer: Writer) -> UserDef | int | None:
         account = find_account(writer, verified.user_id)
@@ -97,7 +97,7 @@ async def _open_session(context: AuthContext, verified: UserDef, renewed_hash: s
             account, password_hash=renewed_hash, failed_login_attempts=0, locked_until=None, last_login_at=now
         )
         writer.put_object(USER_KIND, account.user_id, account)
-        open_family(writer, account, family, jti, now, refresh_expires * SECOND)
+        open_family(writer, account, family, jti, now, expires_at)
         return account
 
     stored = await context.store.commit(store)
@@ -127,7 +127,7 @@ async def refresh(context: AuthContext, token: str, *, local: bool) -> SignedIn:
         jti=claims.jti,
         next_jti=context.new_id(),
         now=now,
-        expires_at=(now // SECOND + context.options.refresh_seconds) * SECOND,
+        expires_at=_last_expiry(context, now),
         grace_us=context.options.refresh_grace_seconds * SECOND,
     )
     rotation = await context.store.commit(lambda writer: rotate(writer, attempt))
@@ -157,6 +157,11 @@ async def logout(context: AuthContext, tokens: list[str]) -> int:
         except TokenRefused:
             continue
     return await context.store.commit(lambda writer: close_families(writer, families)) if families else 0
+
+
+def _last_expiry(context: AuthContext, now: int) -> int:
+    """When every token that is made now is over: the session's record is kept as long."""
+    return (now // SECOND + max(context.options.access_seconds, context.options.refresh_seconds)) * SECOND
 
 
 def _sign(context: AuthContext, account: UserDef, family: str, refresh_jti: str, now: int) -> SignedIn:

@@ -21,7 +21,7 @@ from storage.seams import Clock
 
 ISSUER = "headrace"
 ALGORITHM = "HS256"
-MAX_TOKEN_BYTES = 4096
+MAX_TOKEN_BYTES = 8192
 
 _DECODE_OPTIONS: Options = {
     "require": ["sub", "iss", "exp", "iat", "jti"],
