@@ -77,10 +77,16 @@ function done(summary, latency, requests)
 end
 """
 
+# `wrk` sleeps for the whole duration even if its threads have ended; an interrupt ends the sleep, then it reports.
 _STOP = """\
+local ffi = require("ffi")
+ffi.cdef("int getpid(void); int kill(int pid, int signal);")
 function response()
   answered = answered + 1
-  if answered >= {count} then wrk.thread:stop() end
+  if answered == {count} then
+    wrk.thread:stop()
+    ffi.C.kill(ffi.C.getpid(), 2)
+  end
 end
 """
 
