@@ -31,6 +31,7 @@ import xxhash
 
 from storage.catalog import TableDef
 from storage.errors import StorageCorrupt
+from storage.layout import TableLayout
 
 
 class PartitionRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -99,18 +100,24 @@ class Resolved(NamedTuple):
     removed: pa.RecordBatch
 
 
-Resolver = Callable[[TableDef, PartitionRecord, Sequence[pa.RecordBatch] | None], Resolved]
+Written = Sequence[tuple[TableLayout, pa.RecordBatch]]
+"""Batches as they were stored, with the layouts that they were written under."""
+
+Resolver = Callable[[TableDef, PartitionRecord, Written | None], Resolved]
 
 
 class TableChange:
-    """What a commit did to one partition of one table. The rows are read when they are asked for, then kept."""
+    """What a commit did to one partition of one table. The rows are read when they are asked for, then kept.
+
+    They have the columns that the table has when they are read (a column that was dropped since is not shown).
+    """
 
     def __init__(
         self,
         table: TableDef,
         record: PartitionRecord,
         resolve: Resolver,
-        batches: Sequence[pa.RecordBatch] | None = None,
+        batches: Written | None = None,
     ) -> None:
         self.table = table
         self.partition = record.user

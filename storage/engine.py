@@ -12,7 +12,9 @@ from storage.catalog import Catalog
 from storage.committer import Committer
 from storage.environment import CATALOG_VERSION, NEXT_TABLE_ID, Environment, read_number
 from storage.errors import StorageClosed
+from storage.feed import ChangeFeed
 from storage.lock import FolderLock
+from storage.merge import Merger
 from storage.options import StorageOptions, StorageStats
 from storage.seams import SYSTEM_CLOCK, Clock
 from storage.snapshots import Committed, Snapshot, SnapshotRegistry
@@ -55,7 +57,13 @@ class StorageEngine:
             self._on_commit,
             self._on_reopen,
         )
+        self.feed = ChangeFeed(
+            lambda purpose: self.snapshot(purpose=purpose), state.seq, options.ring_commits, options.ring_bytes
+        )
+        self._merger = Merger(self._registry, self.submit_exclusive, options, clock)
         self._committer.start()
+        if options.merge:
+            self._merger.start()
 
     @classmethod
     def open(
@@ -76,6 +84,8 @@ class StorageEngine:
         if self._closed:
             return
         self._closed = True
+        self._merger.stop()
+        self.feed.close()
         self._queue.refuse(StorageClosed("the storage is closed"))
         self._committer.join()
         self._registry.close(min(self.options.drain_seconds, 0.2))
@@ -129,6 +139,10 @@ class StorageEngine:
         self._queue.put(Submission(work, 1, exclusive=True, commit=commit))
         return commit
 
+    def compact(self) -> int:
+        """One round of merging and retention over everything, now; how many merges. Blocks."""
+        return self._merger.run_once()
+
     def stats(self) -> StorageStats:
         """Figures about the engine."""
         committer = self._committer
@@ -143,8 +157,8 @@ class StorageEngine:
             commits=committer.commits,
             committed_works=committer.works,
             failed_works=committer.failed_works,
-            merges=0,
-            first_retained_seq=1,
+            merges=self._merger.merges,
+            first_retained_seq=self._merger.truncated + 1,
             reopened=committer.reopened,
         )
 
@@ -152,6 +166,13 @@ class StorageEngine:
 
     def _on_commit(self, wtxn: WriteTransaction, state: Committed) -> None:
         self._state = state
+        flusher = wtxn.flusher
+        if flusher.record is not None:
+            batches = {key: done.batches for key, done in flusher.written.items()}
+            nbytes = sum(done.nbytes for done in flusher.written.values())
+            self.feed.publish(wtxn.first_seq, flusher.record, state.catalog, batches, nbytes)
+            self._merger.notify(flusher.written)
 
     def _on_reopen(self) -> None:
         self._state = self._committer.state
+        self.feed.reset(self._state.seq)

@@ -60,6 +60,8 @@ NEXT_SEQ = b"next_seq"
 CATALOG_VERSION = b"catalog_version"
 NEXT_TABLE_ID = b"next_table_id"
 FORMAT_KEY = b"format"
+LOG_TRUNCATED = b"log_truncated"
+"""Commits up to this `_seq` are no longer in the log."""
 
 
 class Databases(NamedTuple):

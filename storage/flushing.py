@@ -126,6 +126,7 @@ class Flusher:
             txn.put(NEXT_TABLE_ID, pack_number(next_table_id), db=dbs.meta)
         if next_seq == first_seq:
             return
+        named = tuple(name for name in objects.staged if not name[0].startswith("_"))
         partitions = []
         for (table_id, user), done in self.written.items():
             partitions.append(
@@ -138,7 +139,7 @@ class Flusher:
                     np.array(done.by, dtype="<i8").tobytes(),
                 )
             )
-        self.record = CommitRecord(next_seq - 1, timestamp_us, tuple(partitions), tuple(objects.staged))
+        self.record = CommitRecord(next_seq - 1, timestamp_us, tuple(partitions), named)
         txn.put(seq_key(first_seq), encode_commit(self.record), db=dbs.commits)
         txn.put(NEXT_SEQ, pack_number(next_seq), db=dbs.meta)
 

@@ -52,6 +52,10 @@ class Reader:
     def _rows(self) -> Cursor:
         return self.txn.cursor(db=self.dbs.rows)
 
+    @cached_property
+    def _history(self) -> Cursor:
+        return self.txn.cursor(db=self.dbs.history)
+
     def stored(
         self, prefix: bytes, *, history: bool = False, start: bytes | None = None, stop: bytes | None = None
     ) -> Iterator[Stored]:
@@ -74,7 +78,15 @@ class Reader:
 
     def locate(self, prefix: bytes, seq: int) -> tuple[Stored, int] | None:
         """The batch of a partition that holds `seq`, and the row's place in it."""
-        cursor = self._rows
+        batch = self.around(prefix, seq)
+        if batch is None:
+            return None
+        position = row_position(batch.value, batch.header, batch.first_seq, seq)
+        return (batch, position) if position >= 0 else None
+
+    def around(self, prefix: bytes, seq: int, *, history: bool = False) -> Stored | None:
+        """The batch with the greatest first `_seq` that is not after `seq`."""
+        cursor = self._history if history else self._rows
         wanted = prefix + seq.to_bytes(8, "big")
         if cursor.set_range(wanted):
             if cursor.key() != wanted and not cursor.prev():
@@ -85,9 +97,7 @@ class Reader:
         if len(key) != len(wanted) or not key.startswith(prefix):
             return None
         value = cursor.value()
-        header = self.header(key, value)
-        position = row_position(value, header, int.from_bytes(key[-8:], "big"), seq)
-        return (Stored(key, value, header), position) if position >= 0 else None
+        return Stored(key, value, self.header(key, value))
 
     def decode(
         self, layout: TableLayout, batch: Stored, owner: object | None, *, history: bool = False
@@ -131,6 +141,18 @@ class Reader:
                 found.setdefault(key[:-2], []).append(_decode_dead(key[:-2], value))
         return {key: chunks[0] if len(chunks) == 1 else np.concatenate(chunks) for key, chunks in found.items()}
 
+    def dead_counts(self, prefix: bytes) -> dict[bytes, int]:
+        """How many superseded rows the batches under a prefix have, without reading which."""
+        found: dict[bytes, int] = {}
+        cursor = self.txn.cursor(db=self.dbs.dead)
+        if cursor.set_range(prefix):
+            for raw, value in cursor.iternext():
+                key = bytes(raw)
+                if not key.startswith(prefix):
+                    break
+                found[key[:-2]] = found.get(key[:-2], 0) + count_dead(value)
+        return found
+
     def scan(
         self,
         layout: TableLayout,
@@ -163,13 +185,7 @@ class Reader:
         """How many live rows a partition has, from headers alone."""
         prefix = row_key_prefix(layout.table.table_id, partition)
         total = sum(batch.header.rows for batch in self.stored(prefix))
-        cursor = self.txn.cursor(db=self.dbs.dead)
-        if total and cursor.set_range(prefix):
-            for raw, value in cursor.iternext():
-                if not bytes(raw).startswith(prefix):
-                    break
-                total -= count_dead(value)
-        return total
+        return total - sum(self.dead_counts(prefix).values()) if total else 0
 
     def fetch(
         self,

@@ -117,6 +117,12 @@ class Snapshot(StoredView):
         finally:
             self._drop_pin()
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Reader]:
+        """The reader under this snapshot, for other parts of the storage room, kept open for the block."""
+        with self.pin():
+            yield self._reader
+
     def expire(self, reason: str) -> None:
         """End the snapshot against its user's will."""
         with self._lock:

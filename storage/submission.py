@@ -94,11 +94,14 @@ class WorkQueue:
         return len(self._items)
 
     def put(self, submission: Submission) -> None:
-        """Queue a work. Raises QueueFull at the bound, or the refusal of a closed or poisoned engine."""
+        """Queue a work. Raises QueueFull at the bound, or the refusal of a closed or poisoned engine.
+
+        Works of the engine itself pass the bound.
+        """
         with self._lock:
             if self._refusal is not None:
                 raise type(self._refusal)(*self._refusal.args)
-            if len(self._items) >= self._bound:
+            if len(self._items) >= self._bound and not submission.exclusive:
                 raise QueueFull(f"{self._bound} works wait for the writer already")
             self._items.append(submission)
             if self._waiting_for and len(self._items) >= self._waiting_for:

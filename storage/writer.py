@@ -143,7 +143,7 @@ class WriteTransaction(StagedView):
             self._undo = Undo()
             self._mark += 1
             return
-        if self._next_seq == self._first_seq and self._objects.staged:
+        if self._next_seq == self._first_seq and any(kind[0] != "_" for kind, _ in self._objects.staged):
             self._next_seq += 1
         self.flusher.write_commit(
             self.txn,

@@ -1,0 +1,233 @@
+"""The background thread that merges small batches, keeps the log within its retention and reclaims dropped tables.
+
+It learns from the writer which partitions got batches or dead rows, plans and builds from snapshots (`storage.merging`,
+`storage.retention`), and changes the database only through works that run alone in the writer, each one bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from storage.environment import LOG_TRUNCATED, read_number
+from storage.errors import StorageClosed, StorageError, StorageFull, StoragePoisoned
+from storage.keys import partition_key, row_key_prefix
+from storage.layout import layout_of
+from storage.merging import Job, apply_job, build, candidates, choose
+from storage.objects import DROPPED, DroppedTable
+from storage.options import StorageOptions
+from storage.retention import log_bytes, purge_history, purgeable_history, reclaim_table, truncate_log, truncation_point
+from storage.seams import Clock
+from storage.snapshots import Snapshot, SnapshotRegistry
+from storage.submission import Commit
+from storage.writer import WriteTransaction
+
+log = logging.getLogger("headrace.storage")
+T = TypeVar("T")
+
+SLICE_BYTES = 4 << 20
+SLICE_JOBS = 64
+PAUSE_SECONDS = 0.02
+_Partition = tuple[int, str]
+
+
+class Touched(Protocol):
+    """What the writer says about a partition."""
+
+    @property
+    def batches(self) -> list[Any]:
+        """Batches added."""
+
+    @property
+    def old(self) -> list[int]:
+        """Rows superseded."""
+
+
+class SubmitExclusive(Protocol):
+    """Runs a work alone in the writer."""
+
+    def __call__(self, work: Callable[[WriteTransaction], T]) -> Commit[T]:
+        """Queue the work."""
+
+
+class Merger:
+    """Owns the thread and the list of partitions that may need work."""
+
+    def __init__(
+        self, registry: SnapshotRegistry, submit: SubmitExclusive, options: StorageOptions, clock: Clock
+    ) -> None:
+        self._registry = registry
+        self._submit = submit
+        self._options = options
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._counts: dict[_Partition, int] = {}
+        self._due: dict[_Partition, None] = {}
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+        self._history_at = b""
+        self._thread: threading.Thread | None = None
+        self.merges = 0
+        self.truncated = 0
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="headrace-merger", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop it and wait for its present slice."""
+        self._stopped.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def notify(self, written: Mapping[_Partition, Touched]) -> None:
+        """The writer committed (called on its thread): count what each partition got."""
+        fan_in = self._options.merge_fan_in
+        with self._lock:
+            for key, done in written.items():
+                count = self._counts.get(key, 0) + len(done.batches) + len(done.old) // 64
+                if count >= 2 * fan_in:
+                    self._due[key] = None
+                    count = 0
+                self._counts[key] = count
+            if self._due:
+                self._wake.set()
+
+    def run_once(self) -> int:
+        """One round over everything: merge all partitions, then retention. How many merges. For tests and COMPACT."""
+        before = self.merges
+        with self._snapshot("listing partitions") as snapshot:
+            partitions = [(t.table_id, user) for t in snapshot.catalog.tables() for user in snapshot.partitions(t)]
+        for partition in partitions:
+            while self._merge([partition]):
+                pass
+        self.maintain()
+        return self.merges - before
+
+    # --- the thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self._guard(self._find_all)
+        while not self._stopped.is_set():
+            woken = self._wake.wait(self._options.maintenance_seconds)
+            self._wake.clear()
+            if self._stopped.is_set():
+                return
+            with self._lock:
+                due = list(self._due)
+                self._due.clear()
+            if due:
+                self._guard(lambda due=due: self._merge(due))  # type: ignore[misc]
+            if not woken:
+                self._guard(self.maintain)
+            self._stopped.wait(PAUSE_SECONDS)
+
+    def _guard(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except StorageClosed:
+            self._stopped.set()
+        except (StoragePoisoned, StorageFull) as error:
+            log.warning("background merging waits: %s", error)
+            self._stopped.wait(1.0)
+        except StorageError:
+            log.exception("background merging met damage and left it alone")
+        except Exception:
+            log.exception("background merging failed")
+
+    def _find_all(self) -> None:
+        """At start: every partition may have been left with small batches."""
+        with self._snapshot("listing partitions") as snapshot:
+            found = [(t.table_id, user) for t in snapshot.catalog.tables() for user in snapshot.partitions(t)]
+        with self._lock:
+            self._due.update(dict.fromkeys(found))
+        if found:
+            self._wake.set()
+
+    def _merge(self, due: Sequence[_Partition]) -> int:
+        """Merge what is worth it in some partitions; how many merges were applied.
+
+        The snapshot is closed before the writer is asked: the writer may have to wait for readers itself.
+        """
+        applied = 0
+        left = deque(due)
+        while left and not self._stopped.is_set():
+            jobs = self._build(left)
+            if not jobs:
+                continue
+            done = self._apply(jobs)
+            applied += done
+            if not done and left:
+                left.popleft()
+        return applied
+
+    def _build(self, left: deque[_Partition]) -> list[Job]:
+        """Build the next jobs, up to a slice; partitions that are finished leave the queue."""
+        jobs: list[Job] = []
+        size = 0
+        with self._snapshot("merging") as snapshot, snapshot.reading() as reader:
+            while left and len(jobs) < SLICE_JOBS:
+                table_id, user = left[0]
+                table = snapshot.catalog.table_by_id(table_id)
+                partition = partition_key(user)
+                runs = choose(candidates(reader, row_key_prefix(table_id, partition)), self._options) if table else []
+                for run in runs:
+                    assert table is not None
+                    job = build(reader, layout_of(table), partition, run)
+                    jobs.append(job)
+                    size += job.size
+                    if size > SLICE_BYTES:
+                        return jobs
+                left.popleft()
+        return jobs
+
+    def _apply(self, jobs: list[Job]) -> int:
+        def work(wtxn: WriteTransaction) -> int:
+            return sum(apply_job(wtxn, job) for job in jobs)
+
+        done = self._submit(work).result()
+        self.merges += done
+        return done
+
+    # --- retention -----------------------------------------------------------------------------------------------
+
+    def maintain(self) -> None:
+        """Truncate the log, purge history, reclaim dropped tables."""
+        options = self._options
+        before = self._clock.now_us() - int(options.retention_seconds * 1e6)
+        while not self._stopped.is_set():
+            with self._snapshot("retention") as snapshot, snapshot.reading() as reader:
+                point = truncation_point(reader, before, options.retention_bytes)
+                self.truncated = read_number(reader.txn, reader.dbs, LOG_TRUNCATED, 0)
+            if point <= self.truncated:
+                break
+            self._submit(lambda wtxn, point=point: truncate_log(wtxn, point)).result()  # type: ignore[misc]
+            self._purge_history()
+        self._purge_history()
+        with self._snapshot("reclaiming") as snapshot:
+            dropped = [d.table_id for d in snapshot.list_objects(DROPPED, DroppedTable)]
+        for table_id in dropped:
+            done = False
+            while not done and not self._stopped.is_set():
+                done = self._submit(lambda wtxn, table_id=table_id: reclaim_table(wtxn, table_id)).result()  # type: ignore[misc]
+
+    def _purge_history(self) -> None:
+        with self._snapshot("purging history") as snapshot, snapshot.reading() as reader:
+            truncated = read_number(reader.txn, reader.dbs, LOG_TRUNCATED, 0)
+            keys, following = purgeable_history(reader, snapshot.catalog, self._history_at, 256, truncated)
+        self._history_at = following or b""
+        if keys:
+            self._submit(lambda wtxn: purge_history(wtxn, keys)).result()
+
+    def retained_log_bytes(self) -> int:
+        """How much the log takes now."""
+        with self._snapshot("measuring the log") as snapshot, snapshot.reading() as reader:
+            return log_bytes(reader)
+
+    def _snapshot(self, purpose: str) -> Snapshot:
+        return self._registry.open(None, purpose)

@@ -1,0 +1,269 @@
+"""How neighbouring batches become one: what to merge, building it from a snapshot, applying it in the writer.
+
+Choosing. Batches of a partition stand in `_seq` order. A batch's tier is the logarithm of its rows to the base
+`fan_in`; a batch that is half full or more is done. A run of at least `fan_in` neighbours whose tiers are at most t is
+merged into one, for the lowest such t: a stream of one-row commits is rewritten about four times in all. A batch whose
+share of dead rows is high is rewritten alone.
+
+Building happens off the writer's thread, from a snapshot: live rows (in the present schema version) become new batches;
+superseded rows that the log still needs go to `history`, merged with the history batches that lie in the same range, so
+that those never overlap either.
+
+Applying happens in the writer, in one bounded slice: the sources must still be what they were; rows that died since the
+snapshot are translated by `_seq` into dead rows of the new batches; the sources are deleted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from storage.batches import Seqs, encode_batch, read_header, seqs_of
+from storage.dead import EMPTY, Entries
+from storage.environment import LOG_TRUNCATED, Txn, read_number
+from storage.flushing import put_dead
+from storage.keys import row_key_prefix
+from storage.layout import BY, SEQ, TableLayout
+from storage.options import StorageOptions
+from storage.reading import Reader, Stored
+from storage.writer import WriteTransaction
+
+
+class Candidate(NamedTuple):
+    """A batch as the choice sees it."""
+
+    key: bytes
+    rows: int
+    dead: int
+    size: int
+
+
+class Output(NamedTuple):
+    """A new batch."""
+
+    key: bytes
+    value: bytes
+    seqs: Seqs
+
+
+class Job(NamedTuple):
+    """A merge that was built and waits to be applied."""
+
+    prefix: bytes
+    sources: dict[bytes, int]
+    known_dead: dict[bytes, Entries]
+    outputs: list[Output]
+    old_history: list[bytes]
+    new_history: list[Output]
+
+    @property
+    def size(self) -> int:
+        """Bytes that applying it writes."""
+        return sum(len(o.value) for o in self.outputs) + sum(len(o.value) for o in self.new_history)
+
+
+def choose(batches: Sequence[Candidate], options: StorageOptions) -> list[list[Candidate]]:
+    """The runs worth merging, in order; none longer than a full batch."""
+    runs = _tiered_runs(batches, options)
+    taken = {batch.key for run in runs for batch in run}
+    for batch in batches:
+        if batch.key in taken or not batch.dead:
+            continue
+        full = _tier(batch, options) == math.inf
+        if batch.dead == batch.rows or (full and batch.dead >= batch.rows * options.merge_dead_share):
+            runs.append([batch])
+    return [piece for run in runs for piece in _bounded(run, options)]
+
+
+def _tier(batch: Candidate, options: StorageOptions) -> float:
+    if batch.rows >= options.batch_rows // 2 or batch.size >= options.batch_bytes // 2:
+        return math.inf
+    return math.floor(math.log(max(batch.rows, 1), options.merge_fan_in) + 1e-9)
+
+
+def _tiered_runs(batches: Sequence[Candidate], options: StorageOptions) -> list[list[Candidate]]:
+    tiers = [_tier(batch, options) for batch in batches]
+    for limit in sorted({tier for tier in tiers if tier != math.inf}):
+        runs: list[list[Candidate]] = []
+        run: list[Candidate] = []
+        for batch, tier in zip(batches, tiers, strict=True):
+            if tier <= limit:
+                run.append(batch)
+                continue
+            runs.append(run)
+            run = []
+        runs.append(run)
+        runs = [run for run in runs if len(run) >= options.merge_fan_in]
+        if runs:
+            return runs
+    return []
+
+
+def _bounded(run: list[Candidate], options: StorageOptions) -> Iterator[list[Candidate]]:
+    """A run in pieces that are one full batch each at most."""
+    piece: list[Candidate] = []
+    rows = size = 0
+    for batch in run:
+        if piece and (rows + batch.rows > options.batch_rows or size + batch.size > options.batch_bytes):
+            yield piece
+            piece, rows, size = [], 0, 0
+        piece.append(batch)
+        rows += batch.rows
+        size += batch.size
+    if len(piece) > 1 or (piece and piece[0].dead):
+        yield piece
+
+
+def candidates(reader: Reader, prefix: bytes) -> list[Candidate]:
+    """The batches of a partition."""
+    dead = reader.dead_counts(prefix)
+    return [
+        Candidate(batch.key, batch.header.rows, dead.get(batch.key, 0), len(batch.value))
+        for batch in reader.stored(prefix)
+    ]
+
+
+def build(reader: Reader, layout: TableLayout, partition: bytes, run: Sequence[Candidate]) -> Job:
+    """Build a merge from a snapshot."""
+    prefix = row_key_prefix(layout.table.table_id, partition)
+    truncated = read_number(reader.txn, reader.dbs, LOG_TRUNCATED, 0)
+    sources: dict[bytes, int] = {}
+    known: dict[bytes, Entries] = {}
+    live: list[pa.RecordBatch] = []
+    gone: list[pa.RecordBatch] = []
+    low = high = 0
+    for candidate in run:
+        batch = _stored(reader, candidate.key)
+        low = low or batch.first_seq
+        high = batch.header.last_seq
+        sources[batch.key] = batch.header.checksum
+        entries = reader.dead_of(batch.key) if candidate.dead else EMPTY
+        plan = layout.upgrade(batch.header.schema_version)
+        rows = plan.batch(reader.decode(layout, batch, reader))
+        if not len(entries):
+            live.append(rows)
+            continue
+        known[batch.key] = entries
+        mask = np.ones(rows.num_rows, dtype=bool)
+        mask[entries["row"]] = False
+        live.append(rows.filter(pa.array(mask)))
+        needed = np.sort(entries[entries["seq"] > truncated], order="row")
+        if len(needed):
+            gone.append(with_by(rows.take(pa.array(needed["row"].astype(np.int64))), needed["seq"].astype(np.int64)))
+    version = layout.table.schema_version
+    outputs = _outputs(prefix, live, version)
+    old_history, new_history = _history(reader, layout, prefix, gone, low, high, truncated)
+    return Job(prefix, sources, known, outputs, old_history, new_history)
+
+
+def with_by(rows: pa.RecordBatch, by: Seqs) -> pa.RecordBatch:
+    """Rows in stored form with their `_by` at the end."""
+    fields = [*rows.schema, pa.field(BY, pa.int64(), nullable=False)]
+    return pa.RecordBatch.from_arrays([*rows.columns, pa.array(by, pa.int64())], schema=pa.schema(fields))
+
+
+def apply_job(wtxn: WriteTransaction, job: Job) -> bool:
+    """Put a merge into effect; False when its sources have changed (it is then dropped)."""
+    txn, reader = wtxn.txn, wtxn.reader
+    for key, checksum in job.sources.items():
+        value = txn.get(key, db=reader.dbs.rows)
+        if value is None or read_header(value).checksum != checksum:
+            return False
+    late_seqs, late_by = _late(reader, job)
+    wtxn.flusher.touched = True
+    for key in job.sources:
+        txn.delete(key, db=reader.dbs.rows)
+        delete_dead(txn, reader, key)
+    for output in job.outputs:
+        txn.put(output.key, output.value, db=reader.dbs.rows)
+        low, high = late_seqs.searchsorted(output.seqs[0]), late_seqs.searchsorted(output.seqs[-1], "right")
+        if high > low:
+            places = output.seqs.searchsorted(late_seqs[low:high])
+            put_dead(txn, reader, output.key, places.tolist(), late_by[low:high].tolist())
+    for key in job.old_history:
+        txn.delete(key, db=reader.dbs.history)
+    for output in job.new_history:
+        txn.put(output.key, output.value, db=reader.dbs.history)
+    return True
+
+
+def delete_dead(txn: Txn, reader: Reader, batch_key: bytes) -> None:
+    """Delete the dead rows of a batch that goes away."""
+    with txn.cursor(db=reader.dbs.dead) as cursor:
+        more = cursor.set_range(batch_key)
+        while more and bytes(cursor.key()).startswith(batch_key):
+            more = cursor.delete()
+
+
+def _late(reader: Reader, job: Job) -> tuple[Seqs, Seqs]:
+    """Rows of the sources that died after the snapshot: their `_seq`s, ascending, and what superseded them."""
+    seqs: list[Seqs] = []
+    by: list[Seqs] = []
+    for key in job.sources:
+        now = reader.dead_of(key)
+        known = job.known_dead.get(key, EMPTY)
+        if len(now) == len(known):
+            continue
+        fresh = np.sort(now[~np.isin(now["row"], known["row"])], order="row")
+        batch = _stored(reader, key)
+        seqs.append(seqs_of(batch.value, batch.header)[fresh["row"]].astype(np.int64))
+        by.append(fresh["seq"].astype(np.int64))
+    if not seqs:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    return np.concatenate(seqs), np.concatenate(by)
+
+
+def _stored(reader: Reader, key: bytes) -> Stored:
+    value = reader.txn.get(key, db=reader.dbs.rows)
+    assert value is not None
+    return Stored(key, value, reader.header(key, value))
+
+
+def _outputs(prefix: bytes, batches: Sequence[pa.RecordBatch], version: int) -> list[Output]:
+    joined = pa.concat_batches([batch for batch in batches if batch.num_rows] or list(batches[:1])) if batches else None
+    if joined is None or not joined.num_rows:
+        return []
+    seqs = joined.column(joined.schema.get_field_index(SEQ)).to_numpy().astype(np.int64)
+    key = prefix + int(seqs[0]).to_bytes(8, "big")
+    return [Output(key, encode_batch(joined, version, int(seqs[-1])), seqs)]
+
+
+def _history(
+    reader: Reader,
+    layout: TableLayout,
+    prefix: bytes,
+    gone: list[pa.RecordBatch],
+    low: int,
+    high: int,
+    truncated: int,
+) -> tuple[list[bytes], list[Output]]:
+    """The history batches that overlap the range, and those that replace them."""
+    if not gone:
+        return [], []
+    first = reader.around(prefix, low, history=True)
+    start = first.key if first is not None and first.header.last_seq >= low else prefix + low.to_bytes(8, "big")
+    stop = prefix + (high + 1).to_bytes(8, "big")
+    old: list[bytes] = []
+    pieces = list(gone)
+    for batch in reader.stored(prefix, history=True, start=start, stop=stop):
+        old.append(batch.key)
+        plan = layout.upgrade(batch.header.schema_version, history=True)
+        rows = plan.batch(reader.decode(layout, batch, reader, history=True))
+        by = rows.column(rows.num_columns - 1).to_numpy()
+        pieces.append(rows if by.min() > truncated else rows.filter(pa.array(by > truncated)))
+    joined = pa.concat_batches(pieces)
+    seqs = joined.column(0).to_numpy()
+    if (seqs[1:] < seqs[:-1]).any():
+        joined = joined.take(pa.array(seqs.argsort()))
+    limit = 65_536
+    new: list[Output] = []
+    for start_row in range(0, joined.num_rows, limit):
+        new += _outputs(prefix, [joined.slice(start_row, limit)], layout.table.schema_version)
+    return old, new
+
+
+
