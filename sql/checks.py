@@ -112,9 +112,12 @@ def check_rows(checks: Iterable[CompiledCheck], rows: pa.Table, run: Run) -> Non
         if pc.all(kept, skip_nulls=True, min_count=0).as_py():
             continue
         number = pc.index(kept, pa.scalar(False)).as_py() + 1
-        raise ExecutionError(
-            f"Constraint violation: CHECK constraint violation: row {number} violates constraint '{check.name}'"
-        )
+        raise check_violation(check.name, number)
+
+
+def check_violation(name: str, row: int) -> ExecutionError:
+    """The error for row `row` (from 1)."""
+    return ExecutionError(f"Constraint violation: CHECK constraint violation: row {row} violates constraint '{name}'")
 
 
 def _columns(expression: exp.Expr) -> tuple[str, ...]:

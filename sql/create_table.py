@@ -20,7 +20,7 @@ from sql.namespaces import require_namespace
 from sql.results import StatementResult
 from sql.row_expressions import Evaluation
 from sql.statements import ColumnSpec, CreateTable
-from sql.table_options import parse_kind, parse_options
+from sql.table_options import parse_options
 from sql.writing import RowWriter, StatementContext, time_of
 from storage.catalog import CheckDef, ColumnDef, TableDef, TableKind, UniqueDef
 from storage.types import KEY_KINDS
@@ -84,15 +84,8 @@ def named_checks(
 
 def _kind(statement: CreateTable, namespace: str, identity: Identity) -> TableKind:
     """The table's kind. Without one, in a namespace named like the caller, users and services mean USER."""
-    written = parse_kind(statement.options["TYPE"]) if "TYPE" in statement.options else None
-    if statement.kind is not None and written is not None and statement.kind is not written:
-        raise ExecutionError(
-            f"Invalid operation: CREATE {statement.kind.value.upper()} TABLE conflicts with "
-            f"TYPE = '{written.value.upper()}'"
-        )
-    kind = statement.kind or written
-    if kind is not None:
-        return kind
+    if statement.kind is not None:
+        return statement.kind
     return TableKind.USER if not identity.role.is_admin and namespace == identity.user else TableKind.SHARED
 
 

@@ -27,6 +27,7 @@ class DeletePlan:
     query: QueryPlan
     returning: Returning | None
     weight: int = 1
+    retries_duplicates: bool = False
 
     @property
     def keyed(self) -> bool:

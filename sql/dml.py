@@ -39,6 +39,11 @@ class WritePlan(Protocol):
         ...
 
     @property
+    def retries_duplicates(self) -> bool:
+        """Whether a key that another commit took first means another outcome (ON CONFLICT), not an error."""
+        ...
+
+    @property
     def weight(self) -> int:
         """About how many rows it stages, as far as the text tells."""
         ...

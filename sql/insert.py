@@ -54,6 +54,11 @@ class InsertPlan:
         )
 
     @property
+    def retries_duplicates(self) -> bool:
+        """Whether a key that another commit took first means another outcome, not an error."""
+        return self.conflict is not None
+
+    @property
     def weight(self) -> int:
         """About how many rows it stages."""
         return 1 if self.values is None else self.values.count

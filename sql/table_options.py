@@ -26,20 +26,12 @@ def parse_access_level(value: object) -> AccessLevel:
         raise ExecutionError(f"Invalid operation: Unknown ACCESS_LEVEL '{value}' (one of {levels})") from None
 
 
-def parse_kind(value: object) -> TableKind:
-    """A table kind by the value of the TYPE option."""
-    text = str(value).strip().lower()
-    if text not in {kind.value for kind in TableKind}:
-        raise ExecutionError(f"Invalid operation: Unknown table TYPE '{value}' (USER or SHARED)")
-    return TableKind(text)
-
-
 def parse_options(options: dict[str, object], kind: TableKind) -> tuple[dict[str, str], AccessLevel]:
     """Options to store, and the access level; an error for an unknown one or one that does not fit the kind."""
     stored = {}
     level = AccessLevel.PRIVATE
     for name, value in options.items():
-        if name == "TYPE":
+        if name == "TYPE":  # the statement's kind
             continue
         if name == "ACCESS_LEVEL":
             if kind is not TableKind.SHARED:

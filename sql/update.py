@@ -40,6 +40,7 @@ class UpdatePlan:
     returning: Returning | None
     checks: tuple[CompiledCheck, ...]
     weight: int = 1
+    retries_duplicates: bool = False
 
     @cached_property
     def keyed(self) -> bool:
