@@ -7,7 +7,7 @@ values that only DuckDB decides, the rows are shown to the query layer as a tabl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol, TypeVar
@@ -155,16 +155,6 @@ class RowExpressions:
             return []
         one = pa.table({SEQ: pa.array([0], pa.int64())})
         return list(zip(self.evaluate(one, run), self.types, strict=True))
-
-    def evaluate_row(self, row: Mapping[str, object]) -> object:
-        """The value of the only expression, which takes no parameters, for one row of storage values.
-
-        Raises NotCovered when it needs the query engine.
-        """
-        if self._compiled is None:
-            raise NotCovered("the expression needs the query engine")
-        (expression,) = self._compiled
-        return expression.evaluate_row(row, ())
 
     # --- inline ---------------------------------------------------------------------------------------------------
 
