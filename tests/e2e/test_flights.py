@@ -14,6 +14,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from tests.e2e.running import RunningServer
+
 FLIGHTS = Path(__file__).parents[2] / "examples" / "flights"
 sys.path.insert(0, str(FLIGHTS))
 
@@ -81,10 +83,10 @@ def test_there_are_ten_questions() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--ingest"]], ids=["insert", "ingest"])
 def test_loads_all_and_answers_as_duckdb_does(
-    fresh_server: object, reference: duckdb.DuckDBPyConnection, options: list[str]
+    fresh_server: RunningServer, reference: duckdb.DuckDBPyConnection, options: list[str]
 ) -> None:
     server = fresh_server
-    arguments = ["--url", server.url, "--user", server.user, "--password", server.password]  # type: ignore[attr-defined]
+    arguments = ["--url", server.url, "--user", server.user, "--password", server.password]
     done = subprocess.run(
         [sys.executable, FLIGHTS / "load.py", *arguments, *options],
         capture_output=True,
