@@ -6,16 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from server.account_watch import AccountWatch
 from server.auth.bootstrap import bootstrap, set_up
 from server.auth.context import AuthContext
 from server.auth.lockout import submit_failure
 from server.auth.options import AuthOptions
 from server.auth.service import build
 from server.auth.sign_in import SignedIn, login, logout, purge_sessions, refresh
-from server.auth.store import FAMILY_KIND, USER_KIND, read_account
+from server.auth.store import FAMILY_KIND, USER_KIND, Writer, read_account
 from server.config import RateLimitSection
 from server.errors import HttpError
 from server.middleware.rate_limit import RateLimits
@@ -24,14 +27,22 @@ from storage.engine import StorageEngine
 from tests.server.auth_fakes import CHEAP, DBA_PASSWORD, ROOT_PASSWORD, SECRET, FakeClock
 
 OPTIONS = AuthOptions(parameters=CHEAP)
+CHANGES: list[dict[str, Any]] = [
+    {"role": "user"},
+    {"deleted_at": 1},
+    {"locked_until": 2**62},
+    {"password_hash": "$a$b$c$d$e"},
+]
 
 
 @asynccontextmanager
-async def opened(path: Path, clock: FakeClock) -> AsyncIterator[AuthContext]:
+async def opened(path: Path, clock: FakeClock, *, watched: bool = True) -> AsyncIterator[AuthContext]:
     """One run of the server, without the server."""
     with StorageEngine.open(path, clock=clock) as engine:
         await bootstrap(engine, OPTIONS)
         context = build(OPTIONS, engine, SECRET, RateLimits(RateLimitSection(), clock), clock)
+        if watched:
+            context.stop_watching = AccountWatch(engine, context.cache).close
         try:
             yield context
         finally:
@@ -145,3 +156,50 @@ def test_old_sessions_are_purged(tmp_path: Path) -> None:
             assert context.authenticator.authenticate_token(kept.access_token, local=True).user == "admin"
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("watched", [False, True])
+def test_an_acknowledged_change_ends_cached_tokens(tmp_path: Path, watched: bool) -> None:
+    """As soon as the commit of a change is acknowledged, not a moment later; other tokens stay in the cache."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path, FakeClock(), watched=watched) as context:
+            await set_up(context, "admin", DBA_PASSWORD, ROOT_PASSWORD, None)
+            authenticate = context.authenticator.authenticate_token
+            kept = (await login(context, "root", ROOT_PASSWORD, local=True)).access_token
+            authenticate(kept, local=True)
+            for change in (
+                {"role": "user"},
+                {"deleted_at": 1},
+                {"locked_until": 2**62},
+                {"password_hash": "$a$b$c$d$e"},
+            ):
+                await renew_admin(context)
+                token = (await admin(context)).access_token
+                authenticate(token, local=True)
+
+                def apply(writer: Writer, change: dict[str, Any] = change) -> None:
+                    account = writer.get_object(USER_KIND, "admin", UserDef)
+                    assert account is not None
+                    writer.put_object(USER_KIND, "admin", msgspec.structs.replace(account, **change))
+
+                await context.store.commit(apply)
+                with pytest.raises(HttpError):
+                    authenticate(token, local=True)
+                assert authenticate(kept, local=True).user == "root"
+            await renew_admin(context)
+            signed_in = await admin(context)
+            authenticate(signed_in.access_token, local=True)
+            await logout(context, [signed_in.refresh_token])
+            with pytest.raises(HttpError):
+                authenticate(signed_in.access_token, local=True)
+            assert len(context.cache) >= 1
+
+    asyncio.run(scenario())
+
+
+async def renew_admin(context: AuthContext) -> None:
+    """The account `admin` as new."""
+    (password_hash,) = await context.threads.hash_all([DBA_PASSWORD])
+    fresh = UserDef(user_id="admin", role="dba", password_hash=password_hash)
+    await context.store.commit(lambda writer: writer.put_object(USER_KIND, "admin", fresh))
