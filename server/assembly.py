@@ -10,10 +10,10 @@ from pathlib import Path
 
 from starlette.types import ASGIApp
 
+from server.account_watch import AccountWatch
 from server.app import create_app
 from server.auth import service
 from server.auth.bootstrap import bootstrap
-from server.auth.context import AuthContext
 from server.auth.routes import routes as auth_routes
 from server.auth.secret import load_or_create_secret
 from server.config import Config
@@ -74,7 +74,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
     context = service.build(options, engine, secret, limits, SYSTEM_CLOCK)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(context.close)
-        _watch_accounts(engine, context)
+        context.stop_watching = AccountWatch(engine, context.cache).close
         database = Database(engine, sql_limits(config))
         stack.callback(database.close)
         state = AppState(
@@ -87,7 +87,3 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             data_path=folder,
         )
         yield Assembly(create_app(state, auth_routes(context)), limits, needs_setup)
-
-
-def _watch_accounts(engine: StorageEngine, context: AuthContext) -> None:
-    """Forget verified tokens when a commit changes their account or session."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 API_VERSION = "v1"
@@ -13,6 +12,8 @@ API_VERSION = "v1"
 @cache
 def version() -> str:
     """The version of the installed distribution."""
+    from importlib import metadata
+
     try:
         return metadata.version("headrace")
     except metadata.PackageNotFoundError:

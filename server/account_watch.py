@@ -1,0 +1,42 @@
+"""Forgets verified tokens in the commit that changes their account or session.
+
+The feed calls on the writer's thread, after each commit and before its submitters are told. So whoever changes a
+password, a role or a session and gets an answer can be sure that the old tokens are refused from then on.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from server.auth.cache import TokenCache
+from server.auth.service import forget_changed
+from storage.engine import StorageEngine
+
+_log = logging.getLogger(__name__)
+
+
+class AccountWatch:
+    """Follows the feed for one token cache, from its making until `close`."""
+
+    def __init__(self, engine: StorageEngine, cache: TokenCache) -> None:
+        self._cache = cache
+        self._cursor = engine.feed.subscribe(engine.last_seq)
+        self._cursor.on_commit(self._on_commit)
+        cache.forget_all()
+        cache.watched = True
+
+    def close(self) -> None:
+        """Stop following; the cache checks for itself again."""
+        self._cache.watched = False
+        self._cursor.close()
+
+    def _on_commit(self) -> None:
+        """Forget what the new commits changed; whatever goes wrong here must not stop the writer."""
+        try:
+            for changes in self._cursor.poll():
+                if changes.objects:
+                    forget_changed(self._cache, changes.objects)
+        except Exception:
+            _log.exception("the change feed cannot be followed; every token is verified anew")
+            self._cache.watched = False
+            self._cache.forget_all()
