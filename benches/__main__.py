@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=100_000, help="rows in the table before reads and updates")
     parser.add_argument("--only", action="append", choices=SYSTEMS, help="measure this system only; may be repeated")
     parser.add_argument("--folder", type=Path, help="parent of the temporary data folder: choose the disk to measure")
+    parser.add_argument("--profile", type=Path, metavar="DIR", help="write flame graphs of Headrace (needs py-spy)")
     chosen = parser.parse_args(arguments)
     if not chosen.names:
         for bench in MODULES:
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if shutil.which("wrk") is None:
         parser.error("wrk is not installed (apt-get install wrk)")
     only = frozenset(chosen.only or SYSTEMS)
-    options = Options(chosen.rounds, chosen.seconds, only, chosen.rows, chosen.folder)
+    options = Options(chosen.rounds, chosen.seconds, only, chosen.rows, chosen.folder, chosen.profile)
     for name in names:
         for report in BENCHES[name].run(options):
             print(report, flush=True)

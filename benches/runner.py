@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,8 @@ class Options:
     only: frozenset[str] = frozenset(SYSTEMS)
     rows: int = 100_000
     folder: Path | None = None
+    profile: Path | None = None
+    """Folder for a flame graph of Headrace in its last round of each comparison."""
     _slot: int = field(default=10, init=False)
 
     def next_keys(self) -> int:
@@ -144,12 +148,40 @@ def compare(running: Stage, entries: Sequence[Contender], *, connections: int) -
             if load is None:
                 continue
             seconds = options.seconds if number else 1
-            result = measure(load, connections=connections, seconds=seconds)
+            with _profiled(running, entry, connections if number == options.rounds else None):
+                result = measure(load, connections=connections, seconds=seconds)
             if number:
                 measured.setdefault(entry.key, []).append(result)
             _progress(f"round {number}/{options.rounds} {entry.name}: {result.rate:,.0f}/s")
     _progress("")
     return [Outcome(entry, measured[entry.key]) for entry in entries if entry.key in measured]
+
+
+@contextlib.contextmanager
+def _profiled(running: Stage, entry: Contender, connections: int | None) -> Iterator[None]:
+    """Record Headrace with py-spy while it is under load, if that was asked for; `connections` None does not."""
+    folder = running.options.profile
+    if folder is None or connections is None or not entry.key.startswith("headrace"):
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{entry.key}-{connections}-{time.strftime('%H%M%S')}.svg"
+    seconds = str(max(1, round(running.options.seconds) - 1))
+    pid = str(running.headrace.pids()[0])
+    command = [
+        "py-spy",
+        "record",
+        "--native",
+        "--threads",
+        "--pid",
+        pid,
+        "--duration",
+        seconds,
+        "--output",
+        str(target),
+    ]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        yield
 
 
 def request_rows(outcomes: Sequence[Outcome], command: str, *, per_request: int = 1) -> tuple[Row, ...]:
