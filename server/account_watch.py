@@ -36,7 +36,7 @@ class AccountWatch:
             for changes in self._cursor.poll():
                 if changes.objects:
                     forget_changed(self._cache, changes.objects)
-        except Exception:
+        except Exception:  # noqa: BLE001  on the writer's thread
             _log.exception("the change feed cannot be followed; every token is verified anew")
             self._cache.watched = False
             self._cache.forget_all()

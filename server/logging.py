@@ -63,6 +63,10 @@ class RequestLog:
         path = exchange.scope["path"]
         _log.error("unexpected error in %s %r", exchange.scope["method"], path, exc_info=error)
 
+    def cut(self, error: Exception, exchange: Exchange) -> None:
+        """Log that an answer could not be completed."""
+        _log.warning("answer to %s %r cut off: %s", exchange.scope["method"], exchange.scope["path"], error)
+
 
 def log_slow_sql(sql: str, exchange: Exchange) -> None:
     """Log an SQL request that took longer than the threshold."""

@@ -7,6 +7,7 @@ is wrong is one sentence on standard error.
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import sys
 from collections.abc import Mapping
@@ -71,6 +72,8 @@ async def _run(config: Config, engine: StorageEngine, folder: Path, listener: so
     async with assemble(config, engine, folder) as assembly:
 
         def tell() -> None:
+            gc.collect()
+            gc.freeze()
             setup = " · needs set-up: POST /v1/api/auth/setup" if assembly.needs_setup else ""
             print(f"Headrace listens on {url_of(listener)} · data in {folder}{setup}", flush=True)  # noqa: T201
 

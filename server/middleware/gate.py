@@ -7,8 +7,8 @@ It is on the way of every request, so it does its work in one pass:
 3. hand over to the route: hot paths by a dictionary look-up, all others through Starlette's router;
 4. turn whatever was raised into an answer (`errors.answer_to`) and log the request.
 
-A body without `Content-Length` is counted while it is received. Once an answer has begun, an error can only cut the
-connection: a client never takes a part for the whole.
+A body without `Content-Length` is counted while it is received. Once an answer has begun, an error can only cut it
+off: the server closes the connection of an answer that was not completed, so no client takes a part for the whole.
 """
 
 from __future__ import annotations
@@ -104,11 +104,12 @@ class Gate:
 
     async def _failed(self, error: Exception, exchange: Exchange) -> None:
         status, headers, body = answer_to(error, exchange)
-        if status >= 500 and not isinstance(error, HttpError):
+        if status == 500 and not isinstance(error, HttpError):
             self._log.failed(error, exchange)
         if exchange.status:
-            raise error
-        await exchange.respond(status, headers, body)
+            self._log.cut(error, exchange)
+        else:
+            await exchange.respond(status, headers, body)
 
     async def _cancelled(self, exchange: Exchange) -> None:
         """The server stops and this request took longer than it may."""

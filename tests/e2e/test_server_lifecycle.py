@@ -16,7 +16,6 @@ import pytest
 from tests.e2e.conftest import Serve
 from tests.e2e.running import run_command
 
-BEARER = "Authorization"
 CREATE = "CREATE NAMESPACE IF NOT EXISTS app; CREATE TABLE app.t (id BIGINT PRIMARY KEY, v TEXT) WITH (TYPE = 'SHARED')"
 
 

@@ -133,9 +133,8 @@ def test_what_is_not_http_is_refused(connect: Callable[[], socket.socket]) -> No
 def test_an_endless_head_is_refused(connect: Callable[[], socket.socket]) -> None:
     connection = connect()
     connection.sendall(b"GET / HTTP/1.1\r\nX-Long: ")
-    with pytest.raises(OSError):
-        for _ in range(10_000):
-            connection.sendall(b"a" * 4096)
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        connection.sendall(b"a" * 50_000_000)
     connection = connect()
     connection.sendall(b"GET / HTTP/1.1\r\nX-Long: " + b"a" * 20_000)
     assert read_to_end(connection).startswith(b"HTTP/1.1 431 ")
@@ -181,12 +180,14 @@ def test_a_second_request_may_not_stall_either(connect: Callable[[], socket.sock
 
 def test_a_slow_answer_is_not_a_stalled_request(tmp_path: Path) -> None:
     async def slowly() -> None:
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(0.5)
 
-    with serving(make(tmp_path, QUICK, before=slowly)) as port:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-            connection.sendall(SQL + BODY)
-            assert read_answer(connection)[0].startswith(b"HTTP/1.1 200 OK")
+    with (
+        serving(make(tmp_path, QUICK, before=slowly)) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=10) as connection,
+    ):
+        connection.sendall(SQL + BODY)
+        assert read_answer(connection)[0].startswith(b"HTTP/1.1 200 OK")
 
 
 def test_connections_of_an_address_are_limited(tmp_path: Path) -> None:
@@ -227,3 +228,13 @@ def test_a_taken_port_and_a_foreign_address_are_sentences() -> None:
         bind("192.0.2.1", 0)
     with pytest.raises(ListenError, match=r"^Cannot listen on no such host"):
         bind("no such host", 0)
+
+
+def test_an_answer_that_fails_midway_is_visibly_cut_off(tmp_path: Path) -> None:
+    with serving(make(tmp_path, stream_error=RuntimeError("disk"))) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(SQL.replace(b"Host: x", b"Host: x\r\nAccept: application/x-ndjson") + BODY)
+            answer = read_to_end(connection)
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert b'{"id":1,"name":"one"}' in answer
+        assert not answer.endswith(b"0\r\n\r\n")
