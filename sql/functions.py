@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from storage.seams import SYSTEM_CLOCK, Clock
 
 SNOWFLAKE_EPOCH_MS = 1_704_067_200_000
 """2024-01-01T00:00:00Z."""
@@ -27,28 +28,12 @@ _BITS_OF_FIVE = np.array([16, 8, 4, 2, 1], dtype=np.uint8)
 _UUID_PLACES = np.array([i for i in range(36) if i not in (8, 13, 18, 23)])
 
 
-class Clock(Protocol):
-    """Tells the time of day."""
-
-    def now_us(self) -> int:
-        """Microseconds since 1970-01-01 UTC."""
-        ...
-
-
 class Randomness(Protocol):
     """Gives unpredictable bytes."""
 
     def token(self, size: int) -> bytes:
         """`size` random bytes."""
         ...
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now_us(self) -> int:
-        """Microseconds since 1970-01-01 UTC."""
-        return time.time_ns() // 1_000
 
 
 class SystemRandomness:
@@ -80,7 +65,7 @@ class FunctionContext:
     def __init__(self, clock: Clock | None = None, randomness: Randomness | None = None, *, node: int = 0) -> None:
         if not 0 <= node < 1024:
             raise ValueError("node must be between 0 and 1023")
-        self._clock: Clock = clock or SystemClock()
+        self._clock: Clock = clock or SYSTEM_CLOCK
         self._random: Randomness = randomness or SystemRandomness()
         self._node = node
         self._snowflakes = _Slots()

@@ -1,0 +1,155 @@
+"""From a query's syntax tree to a plan: tables, rights, user scope, parameters and types. The one place for all of it.
+
+1. Every table name becomes a table that the caller may read, or an error (`sql.rights`). USER tables are read in the
+   partition of whoever runs the plan; no query can say otherwise, because partitions have no name in SQL.
+2. Functions of ours are rewritten (`sql.rewrite`), columns that may be needed are noted (`sql.scope`).
+3. A query that pyarrow can answer gets a native plan (`sql.native_plan`), with the primary key access that WHERE
+   allows (`sql.pushdown`). It never meets DuckDB, unless its values do.
+4. All others become DuckDB's text over private scans. `sql.guard` checks DuckDB's own parse of it; DuckDB's binder
+   then says which columns and functions do not exist and what types parameters and outputs have. A parameter that
+   its context leaves open takes the type of its JSON value.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from sqlglot import exp
+
+from sql.duck import DuckPool
+from sql.duck_plan import plan_for_duckdb
+from sql.generate import text_of
+from sql.identity import Role
+from sql.native_plan import plan_native
+from sql.plain import parameter_index
+from sql.plan import JsonKind, Operand, Parameter, Path, QueryPlan
+from sql.pushdown import key_access, key_terms
+from sql.rewrite import HiddenParameters, name_outputs, rewrite_functions, unqualify_columns
+from sql.rights import resolve_table
+from sql.scope import TableUse, invalid, mark_needed, named_tables, owning_select, position
+from sql.system_tables import SystemTables
+from storage.catalog import Catalog, TableDef
+
+
+@dataclass(frozen=True)
+class BindContext:
+    """What a query is bound in. `parameter_kinds` are the JSON kinds of the request's parameters, `$1` first."""
+
+    catalog: Catalog
+    system: SystemTables
+    namespace: str
+    role: Role
+    pool: DuckPool
+    parameter_kinds: tuple[JsonKind, ...] = ()
+
+    def bind(self, query: exp.Query, catalog: Catalog | None = None) -> QueryPlan:
+        """The plan of a query, over other definitions if they are given."""
+        return bind_query(query, self if catalog is None else replace(self, catalog=catalog))
+
+
+def bind_query(ast: exp.Query, context: BindContext) -> QueryPlan:
+    """The plan of a query; raises an SqlError that says what is wrong and where. `ast` is left as it is."""
+    return _Binder(ast, context).plan()
+
+
+class _Binder:
+    """One query on its way to a plan."""
+
+    def __init__(self, ast: exp.Query, context: BindContext) -> None:
+        self.context = context
+        self.tree: exp.Expr = ast.copy()
+        self.volatile = False
+        self.uses = self._resolve()
+        indexes = [parameter_index(node) or 0 for node in self.tree.find_all(exp.Placeholder)]
+        self.hidden = HiddenParameters(max([len(context.parameter_kinds), *indexes]))
+
+    # Names
+
+    def _resolve(self) -> list[TableUse]:
+        prefix = "__s"
+        taken = {identifier.name.lower() for identifier in self.tree.find_all(exp.Identifier)}
+        while any(name.startswith(prefix) for name in taken):
+            prefix = f"_{prefix}"
+        uses = []
+        for number, node in enumerate(named_tables(self.tree)):
+            if node.args.get("catalog") is not None:
+                raise invalid("A table is named by a namespace and a name, nothing more.", node)
+            for clause in ("when", "version", "partition", "changes", "rows_from"):
+                if node.args.get(clause):
+                    raise invalid("This clause after a table's name is not supported.", node)
+            line, column = position(node)
+            namespace = node.db or self.context.namespace
+            target = resolve_table(
+                self.context.catalog,
+                self.context.system,
+                self.context.role,
+                namespace,
+                node.name.lower(),
+                line=line,
+                column=column,
+            )
+            alias = (node.alias or node.name).lower()
+            uses.append(TableUse(node, alias, target, owning_select(node), f"{prefix}{number}"))
+        return uses
+
+    # Plans
+
+    def plan(self) -> QueryPlan:
+        name_outputs(self.tree, text_of)
+        self.tree, self.volatile = rewrite_functions(self.tree, self.hidden)
+        unqualify_columns(self.tree, self.uses)
+        mark_needed(self.tree, self.uses)
+        native = None if self.hidden.indexes else plan_native(self.tree, self.uses)
+        engine = partial(
+            plan_for_duckdb,
+            self.tree,
+            self.uses,
+            self.hidden,
+            self.context.pool,
+            self.context.parameter_kinds,
+            volatile=self.volatile,
+        )
+        if native is None:
+            return engine()
+        plan, columns, types = native
+        use = self.uses[0]
+        where = self.tree.args.get("where")
+        terms = key_terms(where.this if where else None, use, self.uses, types, alone=True)
+        access = key_access(use, terms)
+        keys = use.target.key_columns if isinstance(use.target, TableDef) else ()
+        point: tuple[Operand, ...] | None = None
+        if access is not None and keys and len(access.prefix) == len(keys) and not plan.counts:
+            point = access.prefix
+        return QueryPlan(
+            columns=columns,
+            scans=(replace(use.scan(), key=access, ordered=True),),
+            parameters=tuple(Parameter(index, kind) for index, (kind, _) in sorted(types.items())),
+            path=Path.NATIVE if point is None else Path.POINT,
+            sql="",
+            native=plan,
+            point_key=point,
+            projection=None if plan.counts else plan.projection,
+            residual_filter=point is None or terms.others > 0,
+            engine_plan=_Once(engine),
+        )
+
+
+class _Once:
+    """Calls a function when first asked and keeps the answer; safe from any thread."""
+
+    def __init__(self, make: Callable[[], QueryPlan]) -> None:
+        self._make: Callable[[], QueryPlan] | None = make
+        self._lock = threading.Lock()
+        self._plan: QueryPlan | None = None
+
+    def __call__(self) -> QueryPlan:
+        """The plan."""
+        with self._lock:
+            if self._plan is None:
+                assert self._make is not None
+                self._plan = self._make()
+                self._make = None
+            return self._plan

@@ -1,0 +1,154 @@
+"""Running bound queries: to a table, or as a stream of batches.
+
+A plan runs on its own path; a native plan that meets values which only DuckDB decides runs again on DuckDB's. Both
+ways give the columns of `plan.columns` in their storage types, in memory of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from sql.duck import DuckPool, DuckSession, translated
+from sql.duck_plan import scan_types
+from sql.duck_results import result_batch, result_schema
+from sql.duck_types import to_duck_column
+from sql.expressions import NotCovered
+from sql.functions import FunctionContext
+from sql.generate import duck_value
+from sql.identity import Identity
+from sql.native import refuse_beyond, run_native
+from sql.parameters import plan_values
+from sql.plan import QueryPlan
+from sql.read_view import ReadView
+from sql.scanning import read_scan
+from sql.system_tables import SystemContext
+from sql.workers import Control
+from storage.types import ColumnType
+
+BATCH_ROWS = 65_536
+STREAM_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class QueryRuntime:
+    """What queries run with. `system_context` is what system tables see for a caller."""
+
+    pool: DuckPool
+    functions: FunctionContext
+    system_context: Callable[[Identity], SystemContext] = field(default=SystemContext)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One execution of a plan. `params` are JSON values, `$1` first; `now_us` is the statement's time."""
+
+    view: ReadView
+    identity: Identity
+    control: Control
+    params: Sequence[object] = ()
+    now_us: int | None = None
+
+
+def run_query(plan: QueryPlan, run: Execution, runtime: QueryRuntime, *, max_rows: int | None = None) -> pa.Table:
+    """The whole result; raises ResultTooLarge beyond `max_rows`."""
+    run.control.check()
+    values = _values(plan, run, runtime)
+    schema = result_schema(plan.columns)
+    if plan.native is not None:
+        try:
+            rows = run_native(plan, run.view, run.identity, values, max_rows)
+            return pa.Table.from_arrays(rows.columns, schema=schema)
+        except NotCovered:
+            plan = plan.for_duckdb()
+            values = _values(plan, run, runtime)
+    batches: list[pa.RecordBatch] = []
+    count = 0
+    with contextlib.closing(_duck_batches(plan, run, runtime, values, BATCH_ROWS)) as produced:
+        for batch in produced:
+            count += batch.num_rows
+            refuse_beyond(max_rows, count)
+            batches.append(batch)
+    return pa.Table.from_batches(batches, schema=schema)
+
+
+def stream_query(plan: QueryPlan, run: Execution, runtime: QueryRuntime) -> Iterator[pa.RecordBatch]:
+    """The result in batches of at most a few ten thousand rows, as they are made; no limit on their number.
+
+    The view is in use until the iterator is used up or closed; every batch owns its memory.
+    """
+    run.control.check()
+    plan = plan if plan.native is not None and plan.point_key is not None else plan.for_duckdb()
+    if plan.native is not None:
+        yield from run_query(plan, run, runtime).to_batches(max_chunksize=STREAM_ROWS)
+        return
+    yield from _duck_batches(plan, run, runtime, _values(plan, run, runtime), STREAM_ROWS)
+
+
+def _values(plan: QueryPlan, run: Execution, runtime: QueryRuntime) -> dict[int, object]:
+    now_us = runtime.functions.now_us() if run.now_us is None else run.now_us
+    return plan_values(plan, run.params, run.identity, now_us)
+
+
+def _duck_batches(
+    plan: QueryPlan, run: Execution, runtime: QueryRuntime, values: dict[int, object], batch_rows: int
+) -> Generator[pa.RecordBatch, None, None]:
+    """The batches that DuckDB makes, converted."""
+    schema = result_schema(plan.columns)
+    arguments = [duck_value(p.type, values[p.index], p.is_list) for p in plan.parameters]
+    names = {scan.name: scan.alias for scan in plan.scans}
+    known = {column.name for table in plan.tables for column in table.columns}
+    with (
+        _pinned(run.view),
+        translated(positions=plan.positions, columns=known, scans=names, control=run.control),
+        runtime.pool.lease(run.control) as session,
+        _until_expired(run.view, run.control, session),
+    ):
+        system = runtime.system_context(run.identity)
+        for scan in plan.scans:
+            rows = read_scan(scan, run.view, run.identity, values, system)
+            session.register(scan.name, _shown(rows, scan_types(scan)))
+        reader = session.stream(plan.sql, arguments, batch_rows)
+        try:
+            for batch in reader:
+                yield result_batch(batch, plan.columns, schema)
+            run.control.check()
+        finally:
+            reader.close()
+
+
+def _shown(rows: pa.Table, types: Mapping[str, ColumnType]) -> pa.Table:
+    """The rows with the Arrow types that DuckDB reads as ours."""
+    return pa.table(
+        [to_duck_column(kind, rows.column(name)) for name, kind in types.items()],
+        names=list(types),
+    )
+
+
+def _pinned(view: ReadView) -> contextlib.AbstractContextManager[object]:
+    """Keep a snapshot's pages in place; other views live as long as their caller."""
+    pin = getattr(view, "pin", None)
+    return pin() if pin is not None else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _until_expired(view: ReadView, control: Control, session: DuckSession) -> Iterator[None]:
+    """Interrupt the session when the snapshot's lease runs out while the block runs."""
+    on_expire = getattr(view, "on_expire", None)
+    if on_expire is None:
+        yield
+        return
+    running = [session]
+
+    def stop() -> None:
+        for current in running:
+            current.interrupt()
+
+    on_expire(stop)
+    try:
+        yield
+    finally:
+        running.clear()

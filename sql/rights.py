@@ -1,0 +1,78 @@
+"""Names to tables, and whether the caller may read them: the one place that decides it.
+
+- A USER table is read in the caller's own partition, whatever his role. Every role may.
+- A SHARED table by its access level.
+- `system.*` only dba and system; `information_schema.*` everyone (its rows show only what he may read).
+
+A caller may know of every USER table and of the SHARED tables that he may read. Others exist for him only as
+"permission denied" when he names one exactly, never as a suggestion.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from sql.errors import PermissionDenied, TableNotFound
+from sql.identity import Role, may_read_shared
+from sql.system_tables import SYSTEM, SYSTEM_NAMESPACES, SystemTable, SystemTables
+from storage.catalog import Catalog, TableDef, TableKind
+
+
+def may_read(role: Role, table: TableDef) -> bool:
+    """Whether a role may read a table (its own rows of it, for a USER table)."""
+    return table.kind is TableKind.USER or may_read_shared(role, table.access_level)
+
+
+def readable_tables(role: Role, catalog: Catalog) -> list[TableDef]:
+    """The tables that a role may know of, by full name."""
+    return [table for table in catalog.tables() if may_read(role, table)]
+
+
+def resolve_table(
+    catalog: Catalog,
+    system: SystemTables,
+    role: Role,
+    namespace: str,
+    name: str,
+    *,
+    line: int | None = None,
+    column: int | None = None,
+) -> TableDef | SystemTable:
+    """The table of that name if the role may read it; raises TableNotFound or PermissionDenied."""
+    full_name = f"{namespace}.{name}"
+    if namespace in SYSTEM_NAMESPACES:
+        provider = system.get(namespace, name)
+        if namespace == SYSTEM and not role.is_admin:
+            raise PermissionDenied(
+                f"Permission denied: system tables are readable with role dba or system, not {role.value}",
+                line=line,
+                column=column,
+            )
+        if provider is not None:
+            return provider
+        known = [t.full_name for t in system if t.namespace == namespace]
+        raise TableNotFound(_missing(full_name, known), line=line, column=column)
+    table = catalog.table(namespace, name)
+    if table is None:
+        known = [t.full_name for t in readable_tables(role, catalog)]
+        raise TableNotFound(_missing(full_name, known), line=line, column=column)
+    if not may_read(role, table):
+        raise PermissionDenied(
+            f"Permission denied: role {role.value} may not read table '{full_name}' "
+            f"(access level {table.access_level.value})",
+            line=line,
+            column=column,
+        )
+    return table
+
+
+def _missing(full_name: str, known: Iterable[str]) -> str:
+    near = nearest(full_name, known)
+    return f"Table not found: '{full_name}'" + (f". Did you mean '{near}'?" if near else "")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The most similar of the known names, if one is similar at all."""
+    matches = difflib.get_close_matches(name, [other for other in known if other != name], n=1, cutoff=0.7)
+    return matches[0] if matches else None

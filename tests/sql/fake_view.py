@@ -1,0 +1,114 @@
+"""An in-memory ReadView: tables as Arrow tables, for tests of queries without a storage engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import pyarrow as pa
+
+from storage.catalog import Catalog, NamespaceDef, TableDef
+from storage.keys import encode_key
+
+
+T = TypeVar("T")
+
+
+class FakeView:
+    """Rows by (table id, partition). `_seq` counts from 1 over all rows in the order in which they were put."""
+
+    def __init__(self, tables: Sequence[TableDef], objects: Mapping[tuple[str, str], object] | None = None) -> None:
+        names = sorted({table.namespace for table in tables} | {"default"})
+        self.catalog = Catalog(1, [NamespaceDef(name) for name in names], tables)
+        self.seq = 0
+        self.reads: list[tuple[str, str]] = []
+        self._rows: dict[tuple[int, str], pa.Table] = {}
+        self._objects = dict(objects or {})
+
+    def put(self, table: TableDef, partition: str, rows: Sequence[Sequence[object]] | pa.Table) -> None:
+        """Set the rows of a partition; tuples of storage values, or a table."""
+        if not isinstance(rows, pa.Table):
+            columns = list(zip(*rows, strict=True)) or [()] * len(table.columns)
+            rows = pa.table(
+                [pa.array(list(c), f.type) for c, f in zip(columns, table.arrow_schema, strict=True)],
+                schema=table.arrow_schema,
+            )
+        seqs = pa.array(range(self.seq + 1, self.seq + 1 + rows.num_rows), pa.int64())
+        self.seq += rows.num_rows
+        self._rows[table.table_id, partition] = rows.add_column(0, "_seq", seqs)
+
+    def _all(self, table: TableDef, partition: str) -> pa.Table:
+        self.reads.append((table.full_name, partition))
+        found = self._rows.get((table.table_id, partition))
+        if found is None:
+            return pa.schema([pa.field("_seq", pa.int64()), *table.arrow_schema]).empty_table()
+        return found
+
+    def scan(
+        self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
+    ) -> pa.Table:
+        names = list(table.arrow_schema.names if columns is None else columns)
+        return self._all(table, partition).select((["_seq"] if with_seq else []) + names)
+
+    def _keys(self, table: TableDef, partition: str) -> list[tuple[bytes, int]]:
+        rows = self._all(table, partition)
+        types = [column.type for column in table.key_columns]
+        columns = [_values(rows.column(column.name)) for column in table.key_columns]
+        keys = [encode_key(types, values) for values in zip(*columns, strict=True)]
+        return sorted(zip(keys, rows.column("_seq").to_pylist(), strict=True))
+
+    def find(self, table: TableDef, partition: str, keys: Sequence[bytes], index_id: int = 0) -> list[int | None]:
+        known = dict(self._keys(table, partition))
+        return [known.get(key) for key in keys]
+
+    def fetch(
+        self,
+        table: TableDef,
+        partition: str,
+        seqs: Sequence[int],
+        columns: Sequence[str] | None = None,
+        *,
+        with_seq: bool = False,
+    ) -> pa.Table:
+        rows = self._all(table, partition)
+        places = {seq: place for place, seq in enumerate(rows.column("_seq").to_pylist())}
+        names = list(table.arrow_schema.names if columns is None else columns)
+        chosen = rows.take(pa.array([places[seq] for seq in seqs], pa.int64()))
+        return chosen.select((["_seq"] if with_seq else []) + names)
+
+    def find_range(
+        self,
+        table: TableDef,
+        partition: str,
+        low: bytes | None,
+        high: bytes | None,
+        *,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[int]:
+        keys = self._keys(table, partition)
+        seqs = [seq for key, seq in keys if (low is None or key >= low) and (high is None or key < high)]
+        return (seqs[::-1] if reverse else seqs)[:limit]
+
+    def partitions(self, table: TableDef) -> list[str]:
+        return sorted(partition for table_id, partition in self._rows if table_id == table.table_id)
+
+    def count(self, table: TableDef, partition: str) -> int:
+        return self._all(table, partition).num_rows
+
+    def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
+        found = self._objects.get((kind, name))
+        return found if isinstance(found, type) else None
+
+    def list_objects(self, kind: str, type: type[T]) -> Iterator[T]:  # noqa: A002
+        for (found_kind, _), value in sorted(self._objects.items(), key=lambda item: item[0]):
+            if found_kind == kind and isinstance(value, type):
+                yield value
+
+
+def _values(column: pa.ChunkedArray) -> list[object]:
+    """Storage values of a column: temporal ones as integers."""
+    if pa.types.is_temporal(column.type):
+        width = pa.int32() if pa.types.is_date32(column.type) else pa.int64()
+        return column.cast(width).to_pylist()
+    return column.to_pylist()
