@@ -1,0 +1,261 @@
+"""System tables over the catalog: namespaces, tables, columns, schemas, users, datatypes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from sql.duck_types import duck_name
+from sql.read_view import ReadView
+from sql.system_tables import SYSTEM, Rows, SystemColumn, SystemContext, SystemTable
+from storage.catalog import SchemaVersion, TableDef, UserDef
+from storage.types import (
+    BIGINT,
+    BOOLEAN,
+    INT,
+    JSON,
+    TEXT,
+    TIMESTAMP,
+    ColumnType,
+    Kind,
+    arrow_type,
+    decimal,
+    embedding,
+)
+
+USER_KIND = "user"
+MASKED = "***"
+"""What stands in place of a password hash: nobody reads it over SQL."""
+
+STORAGE_ID = "local"
+
+
+def table_id(table: TableDef) -> str:
+    """A table's id as the wire shows it: `namespace:name`."""
+    return f"{table.namespace}:{table.name}"
+
+
+def options_text(table: TableDef) -> str:
+    """The options of a table as JSON text, its kind and access level included."""
+    shown = {"TABLE_TYPE": table.kind.value, **table.options}
+    if table.kind.value == "shared":
+        shown["ACCESS_LEVEL"] = table.access_level.value
+    return _json(shown)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value, order="deterministic").decode()
+
+
+def data_type(column_type: ColumnType) -> str:
+    """A column's type as text: the SQL spelling."""
+    return str(column_type)
+
+
+# namespaces ----------------------------------------------------------------------------------------------------------
+
+NAMESPACE_COLUMNS = (
+    SystemColumn("namespace_id", TEXT, nullable=False),
+    SystemColumn("name", TEXT, nullable=False),
+    SystemColumn("created_at", TIMESTAMP, nullable=False),
+    SystemColumn("options", JSON),
+    SystemColumn("table_count", INT, nullable=False),
+)
+
+
+def namespace_rows(view: ReadView, context: SystemContext) -> Rows:
+    """One row for each namespace."""
+    counts: dict[str, int] = {}
+    for table in view.catalog.tables():
+        counts[table.namespace] = counts.get(table.namespace, 0) + 1
+    for namespace in view.catalog.namespaces():
+        name = namespace.name
+        yield name, name, namespace.created_at, _json(namespace.options), counts.get(name, 0)
+
+
+# tables and schemas --------------------------------------------------------------------------------------------------
+
+TABLE_COLUMNS = (
+    SystemColumn("namespace_id", TEXT, nullable=False),
+    SystemColumn("table_name", TEXT, nullable=False),
+    SystemColumn("table_type", TEXT, nullable=False),
+    SystemColumn("storage_id", TEXT),
+    SystemColumn("version", INT, nullable=False),
+    SystemColumn("options", JSON),
+    SystemColumn("comment", TEXT),
+    SystemColumn("updated_at", TIMESTAMP, nullable=False),
+    SystemColumn("created_at", TIMESTAMP, nullable=False),
+)
+
+
+def table_rows(view: ReadView, context: SystemContext) -> Rows:
+    """One row for each table."""
+    for table in view.catalog.tables():
+        yield (
+            table.namespace, table.name, table.kind.value, STORAGE_ID, table.schema_version, options_text(table),
+            table.comment, table.updated_at, table.created_at,
+        )  # fmt: skip
+
+
+SCHEMA_COLUMNS = (
+    SystemColumn("table_id", TEXT, nullable=False),
+    SystemColumn("table_name", TEXT, nullable=False),
+    SystemColumn("namespace_id", TEXT, nullable=False),
+    SystemColumn("table_type", TEXT, nullable=False),
+    SystemColumn("created_at", TIMESTAMP, nullable=False),
+    SystemColumn("schema_version", INT, nullable=False),
+    SystemColumn("columns", JSON, nullable=False),
+    SystemColumn("table_comment", TEXT),
+    SystemColumn("updated_at", TIMESTAMP, nullable=False),
+    SystemColumn("options", JSON),
+    SystemColumn("access_level", TEXT),
+    SystemColumn("is_latest", BOOLEAN, nullable=False),
+    SystemColumn("storage_id", TEXT),
+    SystemColumn("use_user_storage", BOOLEAN),
+)
+
+
+def schema_row(table: TableDef, version: SchemaVersion, *, latest: bool) -> tuple[object, ...]:
+    """The row of one schema version."""
+    columns = [
+        {
+            "column_id": column.column_id,
+            "column_name": column.name,
+            "ordinal_position": place,
+            "data_type": column.type.wire_name(),
+            "is_nullable": column.nullable,
+            "is_primary_key": column.column_id in table.primary_key,
+            "default_value": column.default,
+            "column_comment": column.comment,
+        }
+        for place, column in enumerate(version.columns, start=1)
+    ]
+    shared = table.kind.value == "shared"
+    return (
+        table_id(table), table.name, table.namespace, table.kind.value, table.created_at, version.version,
+        _json(columns), table.comment, table.updated_at, options_text(table),
+        table.access_level.value if shared else None, latest, STORAGE_ID, False,
+    )  # fmt: skip
+
+
+def schema_versions(table: TableDef) -> Iterator[tuple[SchemaVersion, bool]]:
+    """The schema versions of a table that are still known, and whether each is the latest."""
+    for version in table.history:
+        if version.version < table.schema_version:
+            yield version, False
+    yield SchemaVersion(table.schema_version, table.columns), True
+
+
+def _schema_rows(view: ReadView, context: SystemContext) -> Rows:
+    for table in view.catalog.tables():
+        for version, latest in schema_versions(table):
+            yield schema_row(table, version, latest=latest)
+
+
+# columns -------------------------------------------------------------------------------------------------------------
+
+COLUMN_COLUMNS = (
+    SystemColumn("namespace_id", TEXT, nullable=False),
+    SystemColumn("table_name", TEXT, nullable=False),
+    SystemColumn("version", INT, nullable=False),
+    SystemColumn("column_id", BIGINT, nullable=False),
+    SystemColumn("column_name", TEXT, nullable=False),
+    SystemColumn("comment", TEXT),
+    SystemColumn("data_type", TEXT, nullable=False),
+    SystemColumn("default_value", TEXT),
+    SystemColumn("ordinal", INT, nullable=False),
+    SystemColumn("nullable", BOOLEAN, nullable=False),
+    SystemColumn("primary_key", BOOLEAN, nullable=False),
+    SystemColumn("primary_key_pos", INT),
+)
+
+
+def _column_rows(view: ReadView, context: SystemContext) -> Rows:
+    for table in view.catalog.tables():
+        places = {column_id: place for place, column_id in enumerate(table.primary_key, start=1)}
+        for ordinal, column in enumerate(table.columns, start=1):
+            place = places.get(column.column_id)
+            yield (
+                table.namespace, table.name, table.schema_version, column.column_id, column.name, column.comment,
+                data_type(column.type), column.default, ordinal, column.nullable, place is not None, place,
+            )  # fmt: skip
+
+
+# users ---------------------------------------------------------------------------------------------------------------
+
+_USER_COLUMNS = (
+    SystemColumn("user_id", TEXT, nullable=False),
+    SystemColumn("password_hash", TEXT),
+    SystemColumn("role", TEXT, nullable=False),
+    SystemColumn("email", TEXT),
+    SystemColumn("auth_type", TEXT, nullable=False),
+    SystemColumn("auth_data", JSON),
+    SystemColumn("storage_mode", TEXT),
+    SystemColumn("storage_id", TEXT),
+    SystemColumn("failed_login_attempts", INT, nullable=False),
+    SystemColumn("locked_until", TIMESTAMP),
+    SystemColumn("last_login_at", TIMESTAMP),
+    SystemColumn("created_at", TIMESTAMP, nullable=False),
+    SystemColumn("updated_at", TIMESTAMP, nullable=False),
+    SystemColumn("last_seen", TIMESTAMP),
+    SystemColumn("deleted_at", TIMESTAMP),
+)
+
+
+def _user_rows(view: ReadView, context: SystemContext) -> Rows:
+    for user in view.list_objects(USER_KIND, UserDef):
+        yield (
+            user.user_id, None if user.password_hash is None else MASKED, user.role, user.email, user.auth_type,
+            user.auth_data, "table", STORAGE_ID, user.failed_login_attempts, user.locked_until, user.last_login_at,
+            user.created_at, user.updated_at, user.last_login_at, user.deleted_at,
+        )  # fmt: skip
+
+
+# datatypes -----------------------------------------------------------------------------------------------------------
+
+_DATATYPE_COLUMNS = tuple(
+    SystemColumn(name, TEXT, nullable=False) for name in ("arrow_type", "kalam_type", "sql_name", "description")
+)
+_DESCRIPTIONS = {
+    Kind.BOOLEAN: "True or false",
+    Kind.SMALLINT: "Integer of 16 bits",
+    Kind.INT: "Integer of 32 bits",
+    Kind.BIGINT: "Integer of 64 bits",
+    Kind.FLOAT: "Floating point number of 32 bits",
+    Kind.DOUBLE: "Floating point number of 64 bits",
+    Kind.TEXT: "Unicode text",
+    Kind.TIMESTAMP: "Date and time without zone, in microseconds",
+    Kind.DATETIME: "Date and time in UTC, in microseconds",
+    Kind.DATE: "Date, in days",
+    Kind.TIME: "Time of day, in microseconds",
+    Kind.JSON: "JSON text",
+    Kind.BYTES: "Bytes",
+    Kind.UUID: "UUID of 128 bits",
+    Kind.DECIMAL: "Exact decimal number with precision and scale",
+    Kind.EMBEDDING: "Vector of 32-bit floating point numbers",
+    Kind.FILE: "Reference to a stored file",
+}
+
+
+def _datatype_rows(view: ReadView, context: SystemContext) -> Rows:
+    examples = {Kind.DECIMAL: decimal(38, 10), Kind.EMBEDDING: embedding(384)}
+    for kind in Kind:
+        column_type = examples.get(kind) or ColumnType(kind)
+        name = str(column_type) if kind in examples else _sql_name(column_type)
+        yield str(arrow_type(column_type)), kind.value, name, _DESCRIPTIONS[kind]
+
+
+def _sql_name(column_type: ColumnType) -> str:
+    name = duck_name(column_type)
+    return {"VARCHAR": "TEXT", "BLOB": "BYTES", "TIMESTAMPTZ": "DATETIME"}.get(name, str(column_type))
+
+
+CATALOG_TABLES = (
+    SystemTable(SYSTEM, "namespaces", NAMESPACE_COLUMNS, namespace_rows, key=("namespace_id",)),
+    SystemTable(SYSTEM, "tables", TABLE_COLUMNS, table_rows, key=("namespace_id", "table_name")),
+    SystemTable(SYSTEM, "columns", COLUMN_COLUMNS, _column_rows, key=("namespace_id", "table_name", "ordinal")),
+    SystemTable(SYSTEM, "schemas", SCHEMA_COLUMNS, _schema_rows, key=("table_id", "schema_version")),
+    SystemTable(SYSTEM, "users", _USER_COLUMNS, _user_rows, key=("user_id",)),
+    SystemTable(SYSTEM, "datatypes", _DATATYPE_COLUMNS, _datatype_rows, key=("kalam_type",)),
+)
