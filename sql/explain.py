@@ -1,0 +1,172 @@
+"""EXPLAIN: how a statement is carried out, as lines of text.
+
+It shows the path, the scans with their columns, key accesses and partitions, and what types the parameters have; of
+rows only the caller's own count (with ANALYZE). Values of other users cannot appear: the plan holds none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+
+from sql.binder import BindContext, bind_query
+from sql.dml import plan_write
+from sql.errors import SqlError, Unsupported
+from sql.identity import Identity
+from sql.plan import SEQ, Bound, Constant, KeyAccess, Operand, Path, QueryPlan, Scan, Source
+from sql.query import Execution, QueryRuntime, run_query
+from sql.read_view import ReadView
+from sql.results import ResultColumn, StatementResult
+from sql.scanning import partition_of
+from sql.statements import Delete, Insert, Query, Statement, Update
+from sql.workers import Control
+from storage.types import TEXT
+
+_SHOWN_VALUE = 40
+
+
+class ExplainContext(Protocol):
+    """The request of an EXPLAIN."""
+
+    @property
+    def identity(self) -> Identity:
+        """The caller, or the target of EXECUTE AS USER."""
+        ...
+
+    @property
+    def params(self) -> Sequence[object]:
+        """JSON values, `$1` first."""
+        ...
+
+    @property
+    def control(self) -> Control:
+        """The deadline."""
+        ...
+
+
+ContextT_contra = TypeVar("ContextT_contra", bound=ExplainContext, contravariant=True)
+
+
+class ExplainServices(Protocol[ContextT_contra]):
+    """What EXPLAIN needs of the services that run statements."""
+
+    runtime: QueryRuntime
+
+    def binding(self, view: ReadView, context: ContextT_contra) -> BindContext:
+        """What a statement is bound in."""
+        ...
+
+
+def explain(
+    statement: Statement, analyze: bool, view: ReadView, context: ContextT_contra, services: ExplainServices[ContextT_contra]
+) -> StatementResult:
+    """The plan of a query or of a statement that writes; with ANALYZE a query runs, too."""
+    binding = services.binding(view, context)
+    match statement:
+        case Query():
+            plan = bind_query(statement.ast, binding)
+            lines = list(describe_plan(plan, context.identity))
+            if analyze:
+                lines += _analyzed(plan, view, context, services.runtime)
+        case Insert() | Update() | Delete():
+            if analyze:
+                raise Unsupported("EXPLAIN ANALYZE runs queries only: this statement would write.")
+            write = plan_write(statement, binding)
+            verb = type(statement).__name__.lower()
+            where = "inside the writer" if write.keyed else "over a snapshot, then checked and applied by the writer"
+            lines = [f"{verb} {write.table.full_name}: {where}"]
+            inner = getattr(write, "query", None)
+            if isinstance(inner, QueryPlan):
+                lines += [f"  {line}" for line in describe_plan(inner, context.identity)]
+        case _:
+            raise Unsupported("EXPLAIN takes a query, INSERT, UPDATE or DELETE.")
+    return StatementResult(
+        columns=(ResultColumn("plan", TEXT, ("nn",)),),
+        table=pa.table({"plan": pa.array(lines, pa.string())}),
+        row_count=len(lines),
+    )
+
+
+def describe_plan(plan: QueryPlan, identity: Identity) -> Iterator[str]:
+    """The lines of a query's plan."""
+    yield f"path: {_path(plan)}"
+    for scan in plan.scans:
+        yield f"scan: {_scan(scan, identity)}"
+        yield f"  columns: {', '.join(scan.columns)}"
+        if scan.key is not None and scan.table is not None:
+            names = [column.name for column in scan.table.key_columns]
+            whole = len(scan.key.prefix) == len(names)
+            yield f"  {'key' if whole else 'key range'}: {_access(scan.key, names)}"
+        if scan.ordered:
+            keys = [column.name for column in scan.table.key_columns] if scan.table is not None else []
+            yield f"  order: {', '.join([*keys, SEQ])}"
+    yield from _native(plan)
+    for parameter in plan.parameters:
+        shown = f"{parameter.type}{'[]' if parameter.is_list else ''}"
+        origin = "" if parameter.source is Source.REQUEST else f" ({parameter.source.value})"
+        yield f"parameter ${parameter.index}: {shown}{origin}"
+    yield f"output: {', '.join(f'{column.name} {column.type}' for column in plan.columns)}"
+
+
+def _path(plan: QueryPlan) -> str:
+    if plan.path is Path.NATIVE and plan.scans[0].key is not None:
+        return "key range"
+    return plan.path.value
+
+
+def _scan(scan: Scan, identity: Identity) -> str:
+    alias = f" as {scan.alias}" if scan.alias != scan.full_name.rpartition(".")[2] else ""
+    if scan.system is not None:
+        return f"{scan.full_name}{alias} (computed)"
+    if scan.own_partition:
+        return f"{scan.full_name}{alias} (partition of user '{partition_of(scan, identity)}')"
+    return f"{scan.full_name}{alias} (shared)"
+
+
+def _access(access: KeyAccess, names: list[str]) -> str:
+    terms = [f"{name} = {_operand(operand)}" for name, operand in zip(names, access.prefix, strict=False)]
+    if len(terms) < len(names):
+        name = names[len(terms)]
+        terms += [f"{name} {_sign('>', bound)} {_operand(bound.operand)}" for bound in (access.low,) if bound]
+        terms += [f"{name} {_sign('<', bound)} {_operand(bound.operand)}" for bound in (access.high,) if bound]
+    return " and ".join(terms)
+
+
+def _sign(sign: str, bound: Bound) -> str:
+    return f"{sign}=" if bound.inclusive else sign
+
+
+def _operand(operand: Operand) -> str:
+    if not isinstance(operand, Constant):
+        return f"${operand.index}"
+    text = operand.value.hex() if isinstance(operand.value, bytes) else str(operand.value)
+    return text if len(text) <= _SHOWN_VALUE else text[: _SHOWN_VALUE - 1] + "…"
+
+
+def _native(plan: QueryPlan) -> Iterator[str]:
+    native = plan.native
+    if native is None:
+        yield "pushed down: the columns and keys above; the rest is DuckDB's"
+        return
+    if native.counts:
+        yield "count: rows" if native.condition is not None else "count: from the table's statistics"
+    if native.condition is not None and plan.residual_filter:
+        yield f"filter: on {', '.join(sorted(native.condition.columns))}"
+    if native.descending:
+        yield "descending: by key"
+    for word, operand in (("limit", native.limit), ("offset", native.offset)):
+        if operand is not None:
+            yield f"{word}: {_operand(operand)}"
+
+
+def _analyzed(plan: QueryPlan, view: ReadView, context: ExplainContext, runtime: QueryRuntime) -> list[str]:
+    """What running the query took."""
+    started = time.perf_counter()
+    try:
+        rows = run_query(plan, Execution(view, context.identity, context.control, context.params), runtime).num_rows
+    except SqlError as error:
+        return [f"failed: {error.message}"]
+    return [f"rows: {rows}", f"time: {(time.perf_counter() - started) * 1000:.3f} ms"]

@@ -1,0 +1,144 @@
+"""SHOW and DESCRIBE: definitions that the caller may know, as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+from sql.errors import InvalidSql
+from sql.identity import Identity
+from sql.read_view import ReadView
+from sql.results import ResultColumn, StatementResult
+from sql.rights import readable_tables, resolve_table
+from sql.statements import Describe, Show, TableName
+from sql.system_catalog import (
+    NAMESPACE_COLUMNS,
+    SCHEMA_COLUMNS,
+    data_type,
+    namespace_rows,
+    schema_row,
+    schema_versions,
+)
+from sql.system_tables import SystemColumn, SystemContext, SystemTable, SystemTables
+from storage.catalog import TableDef
+from storage.types import BIGINT, BOOLEAN, INT, TEXT, arrow_type
+
+
+class Caller(Protocol):
+    """Who asks, and which namespace unqualified names mean."""
+
+    @property
+    def identity(self) -> Identity:
+        """The caller, or the target of EXECUTE AS USER."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the request."""
+        ...
+
+
+DESCRIBE_COLUMNS = (
+    SystemColumn("column_name", TEXT, nullable=False),
+    SystemColumn("ordinal_position", INT, nullable=False),
+    SystemColumn("column_id", BIGINT, nullable=False),
+    SystemColumn("data_type", TEXT, nullable=False),
+    SystemColumn("is_nullable", BOOLEAN, nullable=False),
+    SystemColumn("is_primary_key", BOOLEAN, nullable=False),
+    SystemColumn("column_default", TEXT),
+    SystemColumn("column_comment", TEXT),
+    SystemColumn("schema_version", INT, nullable=False),
+)
+STATS_COLUMNS = (
+    SystemColumn("table_name", TEXT, nullable=False),
+    SystemColumn("namespace", TEXT, nullable=False),
+    SystemColumn("schema_version", INT, nullable=False),
+    SystemColumn("logical_rows", BIGINT, nullable=False),
+    SystemColumn("flushed_segments", BIGINT, nullable=False),
+    SystemColumn("active_streams", BIGINT, nullable=False),
+    SystemColumn("memory_bytes", BIGINT, nullable=False),
+)
+
+
+def show(statement: Show, view: ReadView, caller: Caller, system: SystemTables) -> StatementResult:
+    """SHOW NAMESPACES | TABLES | COLUMNS FROM t | STATS FOR TABLE t."""
+    match statement.what:
+        case "namespaces":
+            return _result(NAMESPACE_COLUMNS, _namespaces(view, caller))
+        case "tables":
+            return _result(SCHEMA_COLUMNS, _tables(statement.namespace, view, caller))
+        case "columns" if statement.table is not None:
+            return describe(Describe(statement.table), view, caller, system)
+        case "stats" if statement.table is not None:
+            return _stats(statement.table, view, caller, system)
+        case _:
+            raise InvalidSql(f"SHOW {statement.what.upper()} is not known.")
+
+
+def describe(statement: Describe, view: ReadView, caller: Caller, system: SystemTables) -> StatementResult:
+    """DESCRIBE TABLE: the user columns; with HISTORY those of every schema version that is still known."""
+    table = _table(statement.table, view, caller, system)
+    rows: list[tuple[object, ...]] = []
+    if isinstance(table, SystemTable):
+        for place, shown in enumerate(table.columns, start=1):
+            kind = data_type(shown.type)
+            rows.append((shown.name, place, place, kind, shown.nullable, shown.name in table.key, None, None, 1))
+        return _result(DESCRIBE_COLUMNS, rows)
+    for version, latest in schema_versions(table):
+        if not (latest or statement.history):
+            continue
+        for place, column in enumerate(version.columns, start=1):
+            is_key = column.column_id in table.primary_key
+            rows.append((
+                column.name, place, column.column_id, data_type(column.type), column.nullable and not is_key, is_key,
+                column.default, column.comment, version.version,
+            ))  # fmt: skip
+    return _result(DESCRIBE_COLUMNS, rows)
+
+
+def _namespaces(view: ReadView, caller: Caller) -> Iterable[Sequence[object]]:
+    """All namespaces; tables are counted that the caller may know of."""
+    known: dict[str, int] = {}
+    for table in readable_tables(caller.identity.role, view.catalog):
+        known[table.namespace] = known.get(table.namespace, 0) + 1
+    for row in namespace_rows(view, SystemContext(caller.identity)):
+        yield (*row[:-1], known.get(str(row[0]), 0))
+
+
+def _tables(namespace: str | None, view: ReadView, caller: Caller) -> Iterable[Sequence[object]]:
+    for table in readable_tables(caller.identity.role, view.catalog):
+        if namespace is None or table.namespace == namespace:
+            for version, latest in schema_versions(table):
+                if latest:
+                    yield schema_row(table, version, latest=True)
+
+
+def _stats(name: TableName, view: ReadView, caller: Caller, system: SystemTables) -> StatementResult:
+    """Row counts are those of the caller's own partition for a USER table."""
+    table = _table(name, view, caller, system)
+    if isinstance(table, SystemTable):
+        raise InvalidSql(
+            f"'{table.full_name}' is a system table and has no statistics.", line=name.line, column=name.column
+        )
+    partition = caller.identity.user if table.kind.value == "user" else ""
+    row = (table.name, table.namespace, table.schema_version, view.count(table, partition), 0, 0, 0)
+    return _result(STATS_COLUMNS, [row])
+
+
+def _table(name: TableName, view: ReadView, caller: Caller, system: SystemTables) -> TableDef | SystemTable:
+    return resolve_table(
+        view.catalog, system, caller.identity.role, name.namespace or caller.namespace, name.name,
+        line=name.line, column=name.column,
+    )  # fmt: skip
+
+
+def _result(columns: Sequence[SystemColumn], rows: Iterable[Sequence[object]]) -> StatementResult:
+    found = list(rows)
+    arrays = [pa.array([row[i] for row in found], arrow_type(c.type)) for i, c in enumerate(columns)]
+    return StatementResult(
+        columns=tuple(ResultColumn(c.name, c.type, () if c.nullable else ("nn",)) for c in columns),
+        table=pa.table(arrays, names=[c.name for c in columns]),
+        row_count=len(found),
+    )
