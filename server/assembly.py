@@ -16,11 +16,13 @@ from server.auth import service
 from server.auth.bootstrap import bootstrap
 from server.auth.routes import routes as auth_routes
 from server.auth.secret import load_or_create_secret
-from server.config import Config
+from server.config import Config, settings_of
 from server.middleware.rate_limit import RateLimits
 from server.state import AppState
 from sql.database import Database
+from sql.duck import DuckOptions
 from sql.limits import SqlLimits
+from sql.users import PasswordSettings
 from storage.engine import StorageEngine
 from storage.options import StorageOptions
 from storage.seams import SYSTEM_CLOCK
@@ -64,6 +66,18 @@ def sql_limits(config: Config) -> SqlLimits:
     )
 
 
+def duck_options(config: Config) -> DuckOptions:
+    """Return what the configuration means for the query engine."""
+    duckdb = config.duckdb
+    return DuckOptions(
+        connections=duckdb.connections,
+        threads=duckdb.threads,
+        memory_bytes=duckdb.memory_limit_bytes,
+        temp_bytes=duckdb.max_temp_bytes,
+        wait_seconds=duckdb.wait_seconds,
+    )
+
+
 @asynccontextmanager
 async def assemble(config: Config, engine: StorageEngine, folder: Path) -> AsyncIterator[Assembly]:
     """Make everything above the engine; on the way out it is closed, the engine stays open."""
@@ -75,7 +89,14 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(context.close)
         context.stop_watching = AccountWatch(engine, context.cache).close
-        database = Database(engine, sql_limits(config))
+        database = Database(
+            engine,
+            sql_limits(config),
+            duck=duck_options(config),
+            passwords=PasswordSettings(options.policy, options.parameters),
+            settings=lambda: settings_of(config),
+            temp_folder=folder / "tmp",
+        )
         stack.callback(database.close)
         state = AppState(
             config=config,

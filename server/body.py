@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import io
-import tempfile
+import errno
+import os
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
 
 from starlette.types import Message, Receive
 
 from server.errors import ClientGone, HttpError
+from sql.errors import StorageFullError
 
 _BLOCK = 1 << 20
 
@@ -32,41 +33,87 @@ async def read_body(receive: Receive, seconds: float) -> bytes:
     return b"".join(parts)
 
 
-async def spool_body(receive: Receive, seconds: float, folder: Path, memory: int) -> BinaryIO:
-    """Return the body as a file at its start: in memory up to `memory` bytes, beyond that in `folder`.
+class SpooledBody:
+    """A body as a file without a name, so that nothing is left of it after a crash.
 
-    The file has no name, so nothing is left of it after a crash. `seconds` bounds the wait for each part.
+    It is in memory up to a size, beyond that in the data folder; `path` opens it from its start as long as it is not
+    closed.
     """
-    file: BinaryIO = io.BytesIO()
+
+    def __init__(self, folder: Path, memory: int) -> None:
+        self._folder = folder
+        self._memory = memory
+        self._file = os.memfd_create("body", os.MFD_CLOEXEC)
+        self._in_memory = True
+
+    @property
+    def path(self) -> Path:
+        """Where to open it."""
+        return Path(f"/proc/self/fd/{self._file}")
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the next block goes to memory."""
+        return self._in_memory
+
+    def write(self, block: bytes, size: int) -> None:
+        """Append a block, after which the body has `size` bytes. Blocks unless the body is small."""
+        if self._in_memory and size > self._memory:
+            self._move()
+        self._append(block)
+
+    def _append(self, block: bytes) -> None:
+        view = memoryview(block)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    def _move(self) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        begun = os.pread(self._file, self._memory, 0)
+        os.close(self._file)
+        self._file = os.open(self._folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._in_memory = False
+        self._append(begun)
+
+    def close(self) -> None:
+        """Give the space back."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> SpooledBody:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+async def spool_body(receive: Receive, seconds: float, folder: Path, memory: int) -> SpooledBody:
+    """Receive a body into a file; close it. `seconds` bounds the wait for each part."""
+    body = SpooledBody(folder, memory)
     pending: list[bytes] = []
     size = written = 0
     loop = asyncio.get_running_loop()
     try:
-        while True:
+        more = True
+        while more:
             message = await _next(receive, seconds)
             part = _part(message)
             size += len(part)
             pending.append(part)
-            last = not message.get("more_body", False)
-            if size > memory and isinstance(file, io.BytesIO):
-                file = await loop.run_in_executor(None, _open, folder)
-            if last or size - written >= _BLOCK:
+            more = message.get("more_body", False)
+            if not more or size - written >= _BLOCK:
                 block, pending, written = b"".join(pending), [], size
-                if isinstance(file, io.BytesIO):
-                    file.write(block)
+                if body.in_memory and size <= memory:
+                    body.write(block, size)
                 else:
-                    await loop.run_in_executor(None, file.write, block)
-            if last:
-                file.seek(0)
-                return file
-    except BaseException:
-        file.close()
+                    await loop.run_in_executor(None, body.write, block, size)
+    except BaseException as error:
+        body.close()
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StorageFullError("The disk has no room for the request's body; nothing was inserted.") from error
         raise
-
-
-def _open(folder: Path) -> BinaryIO:
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return tempfile.TemporaryFile(dir=folder, buffering=0)
+    return body
 
 
 async def _next(receive: Receive, seconds: float) -> Message:

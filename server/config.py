@@ -243,7 +243,11 @@ class DuckdbSection(msgspec.Struct, frozen=True):
     threads: Annotated[int, Meta(ge=0, description="Threads of a query; 0: as many as the machine has cores")] = 0
     max_temp_bytes: Annotated[
         int, Meta(ge=0, description="Largest size of those files; queries that need more fail")
-    ] = 8 * GIB
+    ] = 4 * GIB
+    connections: Annotated[int, Meta(ge=1, le=64, description="Queries that run at a time; others wait")] = 2
+    wait_seconds: Annotated[float, Meta(gt=0, description="How long a query waits before it is refused with 503")] = (
+        10.0
+    )
 
 
 class WireSection(msgspec.Struct, frozen=True):
@@ -315,3 +319,21 @@ def keys(section: str) -> list[Key]:
         if metadata:
             found.append(Key(section, field.name, field.type, field.default, metadata[0].description or ""))
     return found
+
+
+_SECRETS = frozenset({"root_password", "jwt_secret"})
+
+
+def settings_of(config: Config) -> list[tuple[str, str, str, str]]:
+    """List every setting in effect for `system.settings`: name, value, meaning, section. Secrets are left out."""
+    rows = []
+    for section in sections():
+        struct: object = config
+        for part in section.split("."):
+            struct = getattr(struct, part)
+        for key in keys(section):
+            if key.name not in _SECRETS:
+                value = getattr(struct, key.name)
+                text = ", ".join(value) if isinstance(value, tuple) else str(value)
+                rows.append((f"{section}.{key.name}", text, key.meaning, section))
+    return rows

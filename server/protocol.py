@@ -125,7 +125,8 @@ class LimitedProtocol(HttpToolsProtocol):
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > self.max_head:
                 raise HeadTooLarge
-        self._disarm()
+        if self._timer is not None:
+            self._disarm()
         self._in_body = True
         super().on_headers_complete()
         cycle = self.cycle
@@ -136,7 +137,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Note that the whole request has arrived."""
         self._in_body = False
         self._head_size = 0
-        self._disarm()
+        if self._timer is not None:
+            self._disarm()
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:

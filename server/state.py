@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from server.exchange import Exchange
 from sql.identity import Identity
@@ -49,7 +49,7 @@ class Database(Protocol):
     ) -> ResultStream:
         """Run all statements of a request and stream the rows of the last; raises SqlError."""
 
-    async def ingest(self, namespace: str, table: str, file: BinaryIO, content_type: str, identity: Identity) -> int:
+    async def ingest(self, namespace: str, table: str, file: Path, content_type: str, identity: Identity) -> int:
         """Insert all rows of a file into a table, or none; returns how many. Raises SqlError."""
 
 

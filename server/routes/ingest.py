@@ -50,7 +50,7 @@ class IngestRoute:
         state.limits.check_query(identity.user)
         content_type = _content_type(exchange.headers)
         config = state.config
-        file = await spool_body(
+        body = await spool_body(
             request.receive,
             config.performance.request_timeout,
             self._folder,
@@ -58,14 +58,15 @@ class IngestRoute:
         )
         self._active.enter(exchange, request.receive)
         try:
-            with file:
+            with body:
+                names = request.path_params
                 inserted = await state.database.ingest(
-                    request.path_params["namespace"], request.path_params["table"], file, content_type, identity
+                    names["namespace"], names["table"], body.path, content_type, identity
                 )
         finally:
             self._active.leave(exchange)
-        body = msgspec.json.encode(IngestSuccess(inserted=inserted, took=exchange.took_ms))
-        return Response(body, media_type="application/json")
+        answer = msgspec.json.encode(IngestSuccess(inserted=inserted, took=exchange.took_ms))
+        return Response(answer, media_type="application/json")
 
 
 def _content_type(headers: dict[bytes, bytes]) -> str:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import httpx
 import msgspec
@@ -118,8 +118,8 @@ class FakeDatabase:
         self.last_stream = FakeStream(self.table.to_batches(), self.stream_error)
         return self.last_stream
 
-    async def ingest(self, namespace: str, table: str, file: BinaryIO, content_type: str, identity: Identity) -> int:
-        data = file.read()
+    async def ingest(self, namespace: str, table: str, file: Path, content_type: str, identity: Identity) -> int:
+        data = file.read_bytes()
         self.calls.append((namespace, table, data, content_type, identity.user))
         if self.error is not None:
             raise self.error
