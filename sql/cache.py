@@ -1,0 +1,49 @@
+"""The statement cache: plans by text, namespace and role, as long as the catalog does not change.
+
+Bounded, least recently used goes first. An entry is valid for one catalog version; an older one is a miss and is
+overwritten. Safe from any thread: every operation is one or two dictionary calls under the GIL, and losing a race
+means planning once more, never a wrong plan.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+E = TypeVar("E")
+
+
+class PlanCache(Generic[E]):
+    """At most `entries` plans."""
+
+    def __init__(self, entries: int) -> None:
+        self._entries = max(1, entries)
+        self._plans: OrderedDict[Hashable, tuple[int, E]] = OrderedDict()
+        self.hits = 0
+        self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def get(self, key: Hashable, version: int) -> E | None:
+        """The plan for `key` that was made for catalog `version`, if there is one."""
+        found = self._plans.get(key)
+        if found is None or found[0] != version:
+            self.misses += 1
+            return None
+        self.hits += 1
+        try:
+            self._plans.move_to_end(key)
+        except KeyError:
+            pass  # another thread pushed it out meanwhile; the plan is valid all the same
+        return found[1]
+
+    def put(self, key: Hashable, version: int, plan: E) -> None:
+        """Keep a plan, pushing out the least recently used beyond the bound."""
+        self._plans[key] = (version, plan)
+        while len(self._plans) > self._entries:
+            try:
+                self._plans.popitem(last=False)
+            except KeyError:
+                break

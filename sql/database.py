@@ -1,0 +1,219 @@
+"""Database: the facade of the SQL layer. Requests come in as text and parameters, results go out as Arrow.
+
+Three ways through, cheapest first. A statement whose shape is known and that needs no query engine starts on the
+event loop (`sql.hot`): a point read straight from a snapshot, plain rows or a change by key as a work for the writer.
+Everything else goes to a worker thread and runs there, all statements of the request in order (`sql.session`). Rows
+that are streamed stay on the worker side until somebody takes the next batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+
+from sql.bulk import insert_file
+from sql.dialect import parse_batch
+from sql.duck import DuckOptions, DuckPool
+from sql.errors import InvalidParameter, InvalidSql, SqlError, StorageUnavailable
+from sql.functions import FunctionContext
+from sql.hot import HotStatements
+from sql.identity import Identity
+from sql.limits import SqlLimits
+from sql.query import Execution, QueryRuntime, stream_query
+from sql.results import ResultColumn, StatementResult
+from sql.services import Services, StatementContext, context_of
+from sql.session import Session, numbered
+from sql.statements import ExecuteAs, Parsed, Query
+from sql.storage_errors import storage_errors
+from sql.system_tables import SystemContext, default_registry
+from sql.users import PasswordSettings
+from sql.workers import Cancelled, Control, Workers
+from storage.engine import StorageEngine
+
+DEFAULT_NAMESPACE = "default"
+
+T = TypeVar("T")
+
+Settings = Callable[[], Iterable[tuple[str, str, str, str]]]
+
+
+class ResultStream:
+    """The rows of a query while it runs: `columns` at once, `batches` as they are made. Close the iterator."""
+
+    def __init__(self, columns: Sequence[ResultColumn], batches: AsyncIterator[pa.RecordBatch]) -> None:
+        self.columns = columns
+        self.batches = batches
+
+
+class Database:
+    """SQL over one storage engine. Made and used on one event loop.
+
+    `settings` gives the rows of system.settings, `stats` further metrics for system.stats.
+    """
+
+    def __init__(
+        self,
+        engine: StorageEngine,
+        limits: SqlLimits | None = None,
+        *,
+        duck: DuckOptions | None = None,
+        passwords: PasswordSettings | None = None,
+        functions: FunctionContext | None = None,
+        settings: Settings = tuple,
+        stats: Callable[[], Mapping[str, str]] = dict,
+        temp_folder: Path | None = None,
+    ) -> None:
+        self.limits = limits or SqlLimits()
+        functions = functions or FunctionContext()
+        self._pool = DuckPool(duck, functions, temp_folder)
+        runtime = QueryRuntime(
+            self._pool, functions, lambda identity: SystemContext(identity, settings=settings, stats=stats)
+        )
+        self._services = Services(
+            engine, self.limits, self._pool, functions, default_registry(), runtime, passwords or PasswordSettings()
+        )
+        self._hot = HotStatements(self._services)
+        self._workers = Workers(self.limits.workers, self.limits.max_waiting)
+
+    def close(self) -> None:
+        """Stop what runs, wait for it, give the query engine back."""
+        self._workers.stop(StorageUnavailable("The server is shutting down."))
+        self._workers.close()
+        self._pool.close()
+
+    # --- statements ----------------------------------------------------------------------------------------------
+
+    async def execute(
+        self, sql: str, params: Sequence[object] | None, namespace: str | None, identity: Identity
+    ) -> list[StatementResult]:
+        """Run all statements of a request. Raises SqlError; what it says of the statements before is exact."""
+        values = params or ()
+        scope = namespace or DEFAULT_NAMESPACE
+        hot = await self._hot.run(sql, values, scope, identity)
+        if hot is not None:
+            return [hot]
+        control = Control(self.limits.statement_timeout)
+        context = context_of(identity, scope, values, control)
+
+        def run() -> list[StatementResult]:
+            batch = self._parse(sql, context)
+            results = Session(self._services, batch, context).run()
+            if len(batch) == 1:
+                with storage_errors():
+                    self._hot.learn(sql, batch[0], context)
+            return results
+
+        return await self._workers.run(run, control)
+
+    def _parse(self, sql: str, context: StatementContext) -> list[Parsed]:
+        """The statements of a request; checks that exactly the parameters that they use are there."""
+        if "\0" in sql:
+            raise InvalidSql("The SQL text contains a NUL character.")
+        try:
+            sql.encode()
+        except UnicodeEncodeError:
+            raise InvalidSql("The SQL text contains a lone surrogate, which is no character.") from None
+        batch = parse_batch(sql, max_statements=self.limits.max_statements)
+        used = frozenset().union(*(parsed.parameters for parsed in batch))
+        count = len(context.params)
+        for index in sorted(used):
+            if index > count:
+                raise InvalidParameter(f"Parameter ${index} is missing: the request has {count} parameter(s).")
+        for index in range(1, count + 1):
+            if index not in used:
+                raise InvalidParameter(
+                    f"Parameter ${index} is not used: the request has {count} parameter(s), "
+                    f"the SQL uses {', '.join(f'${n}' for n in sorted(used)) or 'none'}."
+                )
+        return batch
+
+    # --- streams -------------------------------------------------------------------------------------------------
+
+    async def stream(
+        self, sql: str, params: Sequence[object] | None, namespace: str | None, identity: Identity
+    ) -> ResultStream:
+        """Run all statements of a request and stream the rows of the last one. Raises SqlError."""
+        control = Control(self.limits.stream_timeout)
+        context = context_of(identity, namespace or DEFAULT_NAMESPACE, params or (), control)
+
+        def start() -> tuple[Sequence[ResultColumn], Iterator[pa.RecordBatch]]:
+            batch = self._parse(sql, context)
+            last = batch[-1]
+            inner = last.statement.inner if isinstance(last.statement, ExecuteAs) else last.statement
+            session = Session(self._services, batch, context)
+            if not isinstance(inner, Query) or session.in_transaction_at_end():
+                result = session.run()[-1]
+                if result.table is None:
+                    raise InvalidSql("The last statement has no rows to send in this format; ask for JSON.")
+                return result.columns, iter(result.table.to_batches())
+            session.run_all_but_last()
+            with numbered(len(batch) - 1, applied=len(batch) - 1), storage_errors():
+                return self._open_stream(inner, last, session.context_of(last))
+
+        columns, rows = await self._workers.run(start, control)
+        return ResultStream(columns, self._pump(rows, control))
+
+    def _open_stream(
+        self, query: Query, parsed: Parsed, context: StatementContext
+    ) -> tuple[Sequence[ResultColumn], Iterator[pa.RecordBatch]]:
+        services = self._services
+        snapshot = services.snapshot(context)
+        try:
+            plan = services.plan_query(query, parsed, snapshot, context)
+        except BaseException:
+            snapshot.close()
+            raise
+        execution = Execution(snapshot, context.identity, context.control, context.params)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            with snapshot, closing(stream_query(plan, execution, services.runtime)) as produced:
+                yield from produced
+
+        rows = batches()
+        first = next(rows, None)  # errors that the first rows bring are still answered with their own status
+        return plan.columns, _prepended(first, rows)
+
+    async def _pump(self, rows: Iterator[pa.RecordBatch], control: Control) -> AsyncIterator[pa.RecordBatch]:
+        """Take one batch after the other on the worker threads; the query ends with this iterator."""
+
+        def advance() -> pa.RecordBatch | None:
+            with storage_errors():
+                return next(rows, None)
+
+        try:
+            while (batch := await self._workers.run(advance, control)) is not None:
+                yield batch
+        finally:
+            control.stop(Cancelled("The stream was closed."))
+            close = getattr(rows, "close", None)
+            if close is not None:
+                await asyncio.get_running_loop().run_in_executor(None, close)
+
+    # --- bulk ----------------------------------------------------------------------------------------------------
+
+    async def ingest(self, namespace: str, table: str, file: Path, content_type: str, identity: Identity) -> int:
+        """Insert all rows of a file into a table, or none; returns how many. Raises SqlError."""
+        control = Control(self.limits.stream_timeout)
+        context = context_of(identity, namespace, (), control)
+        return await self._workers.run(
+            lambda: insert_file(self._services, table, file, content_type, context), control
+        )
+
+
+def _prepended(first: pa.RecordBatch | None, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    try:
+        if first is not None:
+            yield first
+            yield from rest
+    finally:
+        close = getattr(rest, "close", None)
+        if close is not None:
+            close()
+
+
+__all__ = ["DEFAULT_NAMESPACE", "Database", "ResultStream", "SqlError"]

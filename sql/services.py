@@ -1,0 +1,180 @@
+"""What statements run with: the engine, the query engine, generators, caches; and the context of one request."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+
+from sql.binder import BindContext, bind_query
+from sql.cache import PlanCache
+from sql.dml import WritePlan, plan_write
+from sql.duck import DuckPool
+from sql.explain import explain
+from sql.functions import FunctionContext
+from sql.identity import Identity
+from sql.limits import SqlLimits
+from sql.parameters import json_kind
+from sql.plan import JsonKind, QueryPlan
+from sql.query import Execution, QueryRuntime, run_query
+from sql.read_view import ReadView
+from sql.results import StatementResult
+from sql.show import describe, show
+from sql.statements import Delete, Describe, Insert, Parsed, Query, Show, Statement, Update
+from sql.system_tables import SystemTables
+from sql.users import PasswordSettings
+from sql.workers import Control
+from sql.writing import RowWriter
+from storage.engine import StorageEngine
+from storage.snapshots import Snapshot
+
+_LEASE_SLACK = 5.0
+"""Seconds that a snapshot's lease outlives the deadline of the statement that reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatementContext:
+    """What a statement needs to know of its request. `params` are JSON values, `$1` first."""
+
+    identity: Identity
+    namespace: str
+    params: Sequence[object]
+    control: Control
+    kinds: tuple[JsonKind, ...] = field(default=())
+
+    def as_user(self, identity: Identity) -> StatementContext:
+        """The same request in another user's name."""
+        return replace(self, identity=identity)
+
+
+def context_of(
+    identity: Identity, namespace: str, params: Sequence[object], control: Control
+) -> StatementContext:
+    """The context of a request."""
+    return StatementContext(identity, namespace, params, control, tuple(map(json_kind, params)))
+
+
+@dataclass(frozen=True, slots=True)
+class _RunningWrite:
+    """What a plan that writes asks for while it runs (`sql.row_expressions.WriteServices`)."""
+
+    services: Services
+    control: Control
+    now_us: int
+
+    @property
+    def functions(self) -> FunctionContext:
+        """The identifier generators."""
+        return self.services.functions
+
+    def run_query(self, plan: QueryPlan, view: ReadView, params: Sequence[object], identity: Identity) -> pa.Table:
+        """The whole result of a plan, over the state that the statement writes to."""
+        execution = Execution(view, identity, self.control, params, self.now_us)
+        return run_query(plan, execution, self.services.runtime)
+
+
+def running_write(services: Services, context: StatementContext) -> _RunningWrite:
+    """What expressions of a statement that writes ask for while they run."""
+    return _RunningWrite(services, context.control, services.functions.now_us())
+
+
+class Services:
+    """Shared by all requests. Safe from any thread."""
+
+    def __init__(
+        self,
+        engine: StorageEngine,
+        limits: SqlLimits,
+        pool: DuckPool,
+        functions: FunctionContext,
+        system: SystemTables,
+        runtime: QueryRuntime,
+        passwords: PasswordSettings,
+    ) -> None:
+        self.engine = engine
+        self.limits = limits
+        self.pool = pool
+        self.functions = functions
+        self.system = system
+        self.runtime = runtime
+        self.passwords = passwords
+        self._queries: PlanCache[QueryPlan] = PlanCache(limits.plan_cache_entries)
+        self._writes: PlanCache[WritePlan] = PlanCache(limits.plan_cache_entries)
+
+    def snapshot(self, context: StatementContext) -> Snapshot:
+        """A snapshot that outlives the request's deadline by little."""
+        return self.engine.snapshot(lease=context.control.remaining + _LEASE_SLACK, purpose="statement")
+
+    def binding(self, view: ReadView, context: StatementContext) -> BindContext:
+        """What a statement is bound in."""
+        return BindContext(
+            catalog=view.catalog,
+            system=self.system,
+            namespace=context.namespace,
+            role=context.identity.role,
+            pool=self.pool,
+            parameter_kinds=context.kinds,
+        )
+
+    # --- queries -------------------------------------------------------------------------------------------------
+
+    def plan_query(self, query: Query, parsed: Parsed, view: ReadView, context: StatementContext) -> QueryPlan:
+        """The plan of a query, from the cache when it is there."""
+        version = view.catalog.version
+        key = _key(parsed, context)
+        plan = self._queries.get(key, version) or self._queries.get((*key, context.kinds), version)
+        if plan is None:
+            plan = bind_query(query.ast, self.binding(view, context))
+            self._queries.put((*key, context.kinds) if plan.kinds_matter else key, version, plan)
+        return plan
+
+    def query(self, query: Query, parsed: Parsed, view: ReadView, context: StatementContext) -> StatementResult:
+        """Run a query to its end."""
+        plan = self.plan_query(query, parsed, view, context)
+        execution = Execution(view, context.identity, context.control, context.params)
+        table = run_query(plan, execution, self.runtime, max_rows=self.limits.max_result_rows)
+        return StatementResult(columns=plan.columns, table=table, row_count=table.num_rows)
+
+    # --- writes --------------------------------------------------------------------------------------------------
+
+    def plan_write(
+        self, statement: Insert | Update | Delete, parsed: Parsed, view: ReadView, context: StatementContext
+    ) -> WritePlan:
+        """The plan of a statement that writes, from the cache when it is there."""
+        version = view.catalog.version
+        key = (*_key(parsed, context), context.kinds)
+        plan = self._writes.get(key, version)
+        if plan is None:
+            plan = plan_write(statement, self.binding(view, context))
+            self._writes.put(key, version, plan)
+        return plan
+
+    def write(self, plan: WritePlan, writer: RowWriter, context: StatementContext) -> StatementResult:
+        """Run a plan; when it fails, nothing of it stays staged."""
+        running = running_write(self, context)
+        mark = writer.savepoint()
+        try:
+            return plan.run(writer, context.params, context.identity, running)
+        except BaseException:
+            writer.rollback_to(mark)
+            raise
+
+    # --- commands ------------------------------------------------------------------------------------------------
+
+    def show(self, statement: Show | Describe, view: ReadView, context: StatementContext) -> StatementResult:
+        """SHOW and DESCRIBE."""
+        if isinstance(statement, Describe):
+            return describe(statement, view, context, self.system)
+        return show(statement, view, context, self.system)
+
+    def explain(
+        self, statement: Statement, analyze: bool, view: ReadView, context: StatementContext
+    ) -> StatementResult:
+        """EXPLAIN [ANALYZE]."""
+        return explain(statement, analyze, view, context, self)
+
+
+def _key(parsed: Parsed, context: StatementContext) -> tuple[Hashable, ...]:
+    """What a plan depends on beside the catalog; positions too, because its errors name them."""
+    return parsed.text, parsed.line, parsed.column, context.namespace, context.identity.role
