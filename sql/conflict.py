@@ -69,6 +69,13 @@ class ConflictPlan(NamedTuple):
         """Whether it needs no query engine."""
         return (self.assignments is None or self.assignments.inline) and (self.where is None or self.where.inline)
 
+    @property
+    def kinds_matter(self) -> bool:
+        """Whether the JSON kinds of parameters decided types."""
+        return (self.assignments is not None and self.assignments.expressions.kinds_matter) or (
+            self.where is not None and self.where.kinds_matter
+        )
+
 
 class Split(NamedTuple):
     """New rows by what happens to them: places to insert; places that update, and the `_seq` that each meets."""

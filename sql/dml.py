@@ -39,6 +39,11 @@ class WritePlan(Protocol):
         ...
 
     @property
+    def kinds_matter(self) -> bool:
+        """Whether the plan holds only for parameters of the same JSON kinds (as `QueryPlan.kinds_matter`)."""
+        ...
+
+    @property
     def retries_duplicates(self) -> bool:
         """Whether a key that another commit took first means another outcome (ON CONFLICT), not an error."""
         ...

@@ -54,6 +54,16 @@ class InsertPlan:
         )
 
     @property
+    def kinds_matter(self) -> bool:
+        """Whether the plan holds only for parameters of the same JSON kinds."""
+        return (
+            (self.query is not None and self.query.kinds_matter)
+            or self.computed.kinds_matter
+            or (self.conflict is not None and self.conflict.kinds_matter)
+            or (self.returning is not None and self.returning.expressions.kinds_matter)
+        )
+
+    @property
     def retries_duplicates(self) -> bool:
         """Whether a key that another commit took first means another outcome, not an error."""
         return self.conflict is not None

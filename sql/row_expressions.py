@@ -23,6 +23,7 @@ from sql.functions import FunctionContext
 from sql.identity import Identity, Role
 from sql.plain import parameter
 from sql.plan import SEQ, QueryPlan, Source
+from sql.row_query import named
 from sql.system_tables import SystemTables
 from sql.values import converter
 from sql.writing import RowWriter
@@ -131,6 +132,11 @@ class RowExpressions:
         """Whether evaluating needs no query engine."""
         return self._compiled is not None
 
+    @property
+    def kinds_matter(self) -> bool:
+        """Whether the JSON kinds of parameters decided types (see `QueryPlan.kinds_matter`)."""
+        return (bool(self._parameters) or not self.inline) and self._fallback.kinds_matter
+
     @cached_property
     def types(self) -> tuple[ColumnType, ...]:
         """The types of the results."""
@@ -204,7 +210,7 @@ class RowExpressions:
     @cached_property
     def _fallback(self) -> QueryPlan:
         """The bound query: `SELECT _seq, … FROM rows`, or just `SELECT …` for expressions without columns."""
-        outputs = [exp.alias_(node.copy(), f"_value_{number}", quoted=True) for number, node in enumerate(self._nodes)]
+        outputs = [named(node, f"_value_{number}") for number, node in enumerate(self._nodes)]
         if self._binding is None:
             raise Unsupported(f"The expression {self._nodes[0].sql(dialect='duckdb')} is not supported here")
         if not self._columns:

@@ -30,7 +30,7 @@ def rows_query(
             ExecutionError, f"Invalid operation: {verb} requires a WHERE clause (WHERE true means every row)", ast
         )
     outputs: list[exp.Expr] = [exp.column(name, table=alias, quoted=True) for name in (SEQ, *columns)]
-    outputs += [exp.alias_(node.copy(), f"_new_{number}", quoted=True) for number, node in enumerate(computed)]
+    outputs += [named(node, f"_new_{number}") for number, node in enumerate(computed)]
     target = ast.this.copy()
     query = exp.Select(expressions=outputs).from_(target, copy=False)
     for other in _tables(others):
@@ -39,6 +39,11 @@ def rows_query(
     if (with_ := ast.args.get("with_")) is not None:
         query.set("with_", with_.copy())
     return query
+
+
+def named(node: exp.Expr, name: str) -> exp.Alias:
+    """An output of a query under a name; `exp.alias_` would name a subquery as a table is named."""
+    return exp.Alias(this=node.copy(), alias=exp.to_identifier(name, quoted=True))
 
 
 def found_rows(rows: pa.Table) -> pa.Table:

@@ -53,6 +53,15 @@ class UpdatePlan:
         )
 
     @property
+    def kinds_matter(self) -> bool:
+        """Whether the plan holds only for parameters of the same JSON kinds."""
+        return (
+            self.query.kinds_matter
+            or (not self.computed_by_query and self.assignments.expressions.kinds_matter)
+            or (self.returning is not None and self.returning.expressions.kinds_matter)
+        )
+
+    @property
     def columns(self) -> tuple[ResultColumn, ...]:
         """The columns of RETURNING."""
         return () if self.returning is None else self.returning.columns

@@ -309,7 +309,7 @@ def test_defaults_renames_and_access(db: Database) -> None:
     fails(db, "ALTER TABLE t ALTER COLUMN id SET DEFAULT 'q'", "DEFAULT of column 'id'")
     db.run("ALTER TABLE t ALTER COLUMN a DROP DEFAULT")
     db.run("ALTER TABLE t RENAME COLUMN a TO name")
-    assert db.table("t").checks[0].expression == "LENGTH(\"name\") < 9 AND \"name\" <> 'a'"
+    assert db.table("t").checks[0].expression == 'LENGTH("name") < 9 AND "name" <> \'a\''
     assert db.table("t").by_name["name"].column_id == 2
     fails(db, "ALTER TABLE t RENAME COLUMN name TO id", "Already exists")
     fails(db, "ALTER TABLE t RENAME COLUMN a TO b", "Not found")
