@@ -25,6 +25,7 @@ from sql.hot import HotStatements
 from sql.identity import Identity
 from sql.limits import SqlLimits
 from sql.query import Execution, QueryRuntime, stream_query
+from sql.rendering import BigintMode
 from sql.results import ResultColumn, StatementResult
 from sql.services import Services, StatementContext, context_of
 from sql.session import Session, numbered
@@ -53,7 +54,7 @@ class ResultStream:
 class Database:
     """SQL over one storage engine. Made and used on one event loop.
 
-    `settings` gives the rows of system.settings, `stats` further metrics for system.stats.
+    `bigint` must be the mode in which results are rendered. `settings` gives the rows of system.settings, `stats` further metrics for system.stats.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Database:
         settings: Settings = tuple,
         stats: Callable[[], Mapping[str, str]] = dict,
         temp_folder: Path | None = None,
+        bigint: BigintMode = BigintMode.AUTO,
     ) -> None:
         self.limits = limits or SqlLimits()
         functions = functions or FunctionContext()
@@ -77,7 +79,7 @@ class Database:
         self._services = Services(
             engine, self.limits, self._pool, functions, default_registry(), runtime, passwords or PasswordSettings()
         )
-        self._hot = HotStatements(self._services)
+        self._hot = HotStatements(self._services, bigint)
         self._workers = Workers(self.limits.workers, self.limits.max_waiting)
 
     def close(self) -> None:

@@ -19,19 +19,20 @@ from sql.dml import WritePlan
 from sql.errors import InvalidParameter, SqlError
 from sql.expressions import NotCovered
 from sql.hot_insert import HotInsert, hot_insert
+from sql.hot_read import HotRead, hot_read
 from sql.identity import Identity
 from sql.insert import InsertPlan
 from sql.parameters import json_kind
-from sql.plan import Path, QueryPlan
-from sql.query import Execution, run_query
+from sql.rendering import BigintMode
 from sql.results import StatementResult
 from sql.services import Services, StatementContext, context_of
 from sql.session import numbered
 from sql.statements import Delete, Insert, Parsed, Query, Update
-from sql.storage_errors import storage_errors, translated
+from sql.storage_errors import translated
 from sql.templates import InsertShape, ParamRef, lift_literals, scan_insert
 from sql.workers import Control
 from storage.errors import SchemaChanged, StorageError, WriteConflict
+from storage.snapshots import Snapshot
 from storage.transaction import Transaction
 from storage.writer import WriteTransaction
 
@@ -46,19 +47,20 @@ class _Found:
     insert: HotInsert | None = None
     shape: InsertShape | None = None
     write: WritePlan | None = None
-    read: QueryPlan | None = None
+    read: HotRead | None = None
     lifted: Sequence[object] = ()
 
 
-Entry = tuple[HotInsert | None, InsertShape | None, WritePlan | None, QueryPlan | None, int]
+Entry = tuple[HotInsert | None, InsertShape | None, WritePlan | None, HotRead | None, int]
 """insert, its shape when the text alone gives it, write, read, number of request parameters."""
 
 
 class HotStatements:
     """The hot entries and the way they run. Used on the event loop; `learn` from worker threads too."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, bigint: BigintMode) -> None:
         self._services = services
+        self._bigint = bigint
         self._engine = services.engine
         self._entries: PlanCache[Entry] = PlanCache(services.limits.plan_cache_entries)
 
@@ -72,7 +74,7 @@ class HotStatements:
         if found is None:
             return None
         if found.read is not None:
-            return self._read(found.read, [*params, *found.lifted], identity)
+            return self._read(found.read, [*params, *found.lifted] if found.lifted else params, identity)
         if found.insert is not None and found.shape is not None:
             return await self._insert(found.insert, found.shape, params, identity)
         if found.write is not None:
@@ -153,28 +155,26 @@ class HotStatements:
             key: Hashable = (template, *map(type, values), context.namespace, context.identity.role)
             self._entries.put(key, version, entry)
 
-    def _entry(self, parsed: Parsed, view: object, context: StatementContext, count: int) -> Entry | None:
+    def _entry(self, parsed: Parsed, view: Snapshot, context: StatementContext, count: int) -> Entry | None:
         statement = parsed.statement
         if isinstance(statement, Query):
-            plan = self._services.plan_query(statement, parsed, view, context)  # type: ignore[arg-type]
-            if plan.path is Path.POINT and plan.point_key is not None and not plan.kinds_matter:
-                return None, None, None, plan, count
-            return None
+            read = hot_read(self._services.plan_query(statement, parsed, view, context), self._bigint)
+            return None if read is None else (None, None, None, read, count)
         if isinstance(statement, (Insert, Update, Delete)):
-            write = self._services.plan_write(statement, parsed, view, context)  # type: ignore[arg-type]
+            write = self._services.plan_write(statement, parsed, view, context)
             return (None, None, write, None, count) if write.keyed else None
         return None
 
     # --- running -------------------------------------------------------------------------------------------------
 
-    def _read(self, plan: QueryPlan, params: Sequence[object], identity: Identity) -> StatementResult | None:
-        control = Control(self._services.limits.statement_timeout)
+    def _read(self, read: HotRead, params: Sequence[object], identity: Identity) -> StatementResult | None:
         try:
-            with storage_errors(), self._engine.snapshot(purpose="point read") as view:
-                table = run_query(plan, Execution(view, identity, control, params), self._services.runtime)
-        except (InvalidParameter, NotCovered):
+            with self._engine.snapshot(purpose="point read") as view:
+                return read.run(view, params, identity)
+        except InvalidParameter:
             return None
-        return StatementResult(plan.columns, table, table.num_rows, as_user=identity.user)
+        except StorageError as error:
+            raise translated(error) from error
 
     async def _insert(
         self, insert: HotInsert, shape: InsertShape, params: Sequence[object], identity: Identity

@@ -38,7 +38,7 @@ NDJSON_ROWS = 16_384
 class _StatementBody(msgspec.Struct, omit_defaults=True):
     """One entry of `results`, in the order of the wire format; schema, rows and message are left out when absent."""
 
-    schema: list[dict[str, object]] | None = None
+    schema: list[dict[str, object]] | msgspec.Raw | None = None
     rows: Sequence[Sequence[object]] | None = None
     row_count: int = -1
     message: str | None = None
@@ -74,7 +74,9 @@ def json_rows(
 
 def _statement_body(result: StatementResult, mode: BigintMode) -> _StatementBody:
     body = _StatementBody(row_count=result.row_count, message=result.message, as_user=result.as_user)
-    if result.columns:
+    if result.schema_json is not None:
+        body.schema = msgspec.Raw(result.schema_json)
+    elif result.columns:
         body.schema = wire_schema(result.columns)
     if result.rows is not None:
         body.rows = result.rows

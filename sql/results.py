@@ -35,3 +35,5 @@ class StatementResult:
     as_user: str = ""
     rows: list[list[object]] | None = field(default=None)
     """Rows already in wire values, in place of `table` (the point-read fast path)."""
+    schema_json: bytes | None = field(default=None)
+    """The `schema` array of `columns` as JSON, when it was made before."""
