@@ -49,7 +49,11 @@ def _parser() -> argparse.ArgumentParser:
 def _version() -> int:
     from importlib import metadata
 
-    print(f"headrace {metadata.version('headrace')}")
+    try:
+        version = metadata.version("headrace")
+    except metadata.PackageNotFoundError:  # run from its source, without being installed
+        version = "0+unknown"
+    print(f"headrace {version}")
     return 0
 
 

@@ -79,6 +79,7 @@ async def _run(config: Config, engine: StorageEngine, folder: Path, listener: so
 
         server = make_server(assembly.app, config, assembly.limits, tell)
         await server.serve([listener])
+        gc.unfreeze()
         return 0 if server.started else 1
 
 

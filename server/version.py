@@ -17,7 +17,7 @@ def version() -> str:
     try:
         return metadata.version("headrace")
     except metadata.PackageNotFoundError:
-        return "0.1.0"
+        return "0+unknown"
 
 
 @cache

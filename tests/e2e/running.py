@@ -66,6 +66,7 @@ class RunningServer:
 
     def start(self) -> RunningServer:
         """Start the process and wait for its line."""
+        self._close_client()
         command = [*COMMAND, "serve", "--data", str(self.data), "--port", "0", *self._arguments]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -20,7 +20,7 @@ CREATE = "CREATE NAMESPACE IF NOT EXISTS app; CREATE TABLE app.t (id BIGINT PRIM
 
 
 def test_the_first_start_makes_a_private_folder_and_asks_for_set_up(serve: Serve, tmp_path: Path) -> None:
-    data = tmp_path / "deep" / "data"
+    data = tmp_path / "new"
     running = serve(data=data)
     assert running.line == f"Headrace listens on {running.url} · data in {data} · needs set-up: POST /v1/api/auth/setup"
     assert stat.S_IMODE(data.stat().st_mode) == 0o700
@@ -43,7 +43,8 @@ def test_tokens_and_rows_survive_a_stop_and_a_kill(serve: Serve) -> None:
     running.sql("INSERT INTO app.t VALUES (1, 'one')")
     assert running.stop() == 0
     running.start()
-    assert running.client_of(token).get("/v1/api/auth/me").json()["user"]["id"] == "admin"
+    with running.client_of(token) as client:
+        assert client.get("/v1/api/auth/me").json()["user"]["id"] == "admin"
     running.token = token
     running.sql("INSERT INTO app.t VALUES (2, 'two')")
     running.kill()
