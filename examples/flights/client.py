@@ -25,6 +25,13 @@ class Client:
         login = self._send("/v1/api/auth/login", json.dumps({"user": user, "password": password}).encode())
         self._headers["Authorization"] = f"Bearer {login['access_token']}"
 
+    def __enter__(self) -> Client:
+        """The client itself; leaving the block closes its connection."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
     def sql(self, text: str, *params: object) -> list[dict[str, Any]]:
         """Run statements; one result for each."""
         body = json.dumps({"sql": text, "params": list(params)} if params else {"sql": text})

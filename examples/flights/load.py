@@ -102,14 +102,14 @@ def main() -> None:
     parser.add_argument("--ingest", action="store_true", help="use the bulk endpoint instead of INSERT")
     parser.add_argument("--replace", action="store_true", help="drop the tables of an earlier run first")
     options = parser.parse_args()
-    client = Client(options.url, options.user, options.password)
-    if options.replace:
-        client.sql("DROP NAMESPACE IF EXISTS nyc CASCADE")
-    client.sql((HERE / "tables.sql").read_text())
     send = ingest if options.ingest else insert
-    for table in TABLES:
-        rows = list(read(table))
-        send(client, table, rows, progress_bar(table, len(rows)))
+    with Client(options.url, options.user, options.password) as client:
+        if options.replace:
+            client.sql("DROP NAMESPACE IF EXISTS nyc CASCADE")
+        client.sql((HERE / "tables.sql").read_text())
+        for table in TABLES:
+            rows = list(read(table))
+            send(client, table, rows, progress_bar(table, len(rows)))
 
 
 if __name__ == "__main__":

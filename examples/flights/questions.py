@@ -50,10 +50,10 @@ def table(columns: Sequence[dict[str, Any]], rows: Sequence[Sequence[object]]) -
 def main() -> None:
     """Print question, answer and time of each."""
     options = arguments("Ask ten questions about the flights of 2013.").parse_args()
-    client = Client(options.url, options.user, options.password)
-    for question, sql in questions():
-        (result,) = client.sql(sql)
-        print(question, table(result["schema"], result["rows"]), sep="\n\n", end="\n\n")
+    with Client(options.url, options.user, options.password) as client:
+        for question, sql in questions():
+            (result,) = client.sql(sql)
+            print(question, table(result["schema"], result["rows"]), sep="\n\n", end="\n\n")
 
 
 if __name__ == "__main__":

@@ -99,15 +99,15 @@ def test_loads_all_and_answers_as_duckdb_does(
     bars = re.findall(r"^(\w+)\s*\[#+\]\s*([\d,]+) rows", done.stderr, flags=re.MULTILINE)
     assert {table: int(count.replace(",", "")) for table, count in bars} == COUNTS
 
-    client = example_client.Client(*arguments[1::2])
-    for table, count in COUNTS.items():
-        (result,) = client.sql(f"SELECT count(*) FROM nyc.{table}")
-        assert [int(value) for value in result["rows"][0]] == [count]
-    for question, sql in questions.questions():
-        (result,) = client.sql(sql)
-        types = [column["data_type"] for column in result["schema"]]
-        ours = [[plain(value, kind) for value, kind in zip(row, types, strict=True)] for row in result["rows"]]
-        assert_same(question, ours, comparable(reference.sql(sql).to_arrow_table()))
+    with example_client.Client(*arguments[1::2]) as client:
+        for table, count in COUNTS.items():
+            (result,) = client.sql(f"SELECT count(*) FROM nyc.{table}")
+            assert [int(value) for value in result["rows"][0]] == [count]
+        for question, sql in questions.questions():
+            (result,) = client.sql(sql)
+            types = [column["data_type"] for column in result["schema"]]
+            ours = [[plain(value, kind) for value, kind in zip(row, types, strict=True)] for row in result["rows"]]
+            assert_same(question, ours, comparable(reference.sql(sql).to_arrow_table()))
 
     printed = subprocess.run(
         [sys.executable, FLIGHTS / "questions.py", *arguments], capture_output=True, text=True, timeout=120, check=False
