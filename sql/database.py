@@ -17,6 +17,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from sql.bulk import insert_file
+from sql.diagnostics import shown_in
 from sql.dialect import parse_batch
 from sql.duck import DuckOptions, DuckPool
 from sql.errors import InvalidParameter, InvalidSql, SqlError, StorageUnavailable
@@ -103,8 +104,9 @@ class Database:
         context = context_of(identity, scope, values, control)
 
         def run() -> list[StatementResult]:
-            batch = self._parse(sql, context)
-            results = Session(self._services, batch, context).run()
+            with shown_in(sql):
+                batch = self._parse(sql, context)
+                results = Session(self._services, batch, context).run()
             if len(batch) == 1:
                 with storage_errors():
                     self._hot.learn(sql, batch[0], context)
@@ -144,6 +146,10 @@ class Database:
         context = context_of(identity, namespace or DEFAULT_NAMESPACE, params or (), control)
 
         def start() -> tuple[Sequence[ResultColumn], Iterator[pa.RecordBatch]]:
+            with shown_in(sql):
+                return begin()
+
+        def begin() -> tuple[Sequence[ResultColumn], Iterator[pa.RecordBatch]]:
             batch = self._parse(sql, context)
             last = batch[-1]
             inner = last.statement.inner if isinstance(last.statement, ExecuteAs) else last.statement

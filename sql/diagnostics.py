@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from sqlglot.errors import ParseError
@@ -48,6 +50,20 @@ class Source:
         """An error of that kind at that offset."""
         line, column = self.position(offset)
         return kind(message, line=line, column=column, excerpt=self.excerpt(offset))
+
+
+@contextmanager
+def shown_in(text: str) -> Iterator[None]:
+    """Give errors that know their line and column the excerpt of the request's text."""
+    try:
+        yield
+    except SqlError as error:
+        if error.line is not None and error.column is not None and error.excerpt is None:
+            lines = text.split("\n", error.line)
+            if error.line <= len(lines):
+                start = sum(len(line) + 1 for line in lines[: error.line - 1])
+                error.excerpt = Source(text).excerpt(min(start + error.column - 1, len(text)))
+        raise
 
 
 def _printable(text: str) -> str:
