@@ -55,7 +55,7 @@ def literal(ast: exp.Literal) -> Node | None:
         return integer_literal(int(text))
     if "e" in text.lower():
         return constant(float(text), DOUBLE)
-    return decimal_literal(Decimal(text))
+    return decimal_literal(text)
 
 
 def negative_literal(ast: exp.Literal) -> Node | None:
@@ -66,5 +66,5 @@ def negative_literal(ast: exp.Literal) -> Node | None:
     if isinstance(positive.literal, int):
         return integer_literal(-positive.literal)
     if isinstance(positive.literal, Decimal):
-        return decimal_literal(positive.literal.copy_negate())
+        return decimal_literal(ast.this, negated=True)
     return constant(-float(ast.this), DOUBLE)

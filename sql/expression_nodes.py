@@ -106,14 +106,13 @@ def integer_literal(value: int) -> Node | None:
     return None
 
 
-def decimal_literal(value: Decimal) -> Node | None:
-    """A number with a point: DECIMAL of just its digits; None beyond 18 digits."""
-    _, digits, exponent = value.as_tuple()
-    assert isinstance(exponent, int)
-    scale = -exponent
-    if scale < 0 or max(len(digits), scale) > 18:
+def decimal_literal(text: str, *, negated: bool = False) -> Node | None:
+    """A number with a point: DECIMAL with a digit for each that is written; None beyond 18."""
+    digits = len(text) - 1
+    if digits > 18:
         return None
-    return replace(constant(value, decimal(max(len(digits), scale), scale)), literal=value)
+    value = Decimal(text).copy_negate() if negated else Decimal(text)
+    return replace(constant(value, decimal(digits, digits - text.index("."))), literal=value)
 
 
 def text_literal(value: str) -> Node | None:
