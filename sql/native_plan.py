@@ -35,7 +35,7 @@ def plan_native(
         return None
     use = uses[0]
     found, alone = sources(tree, uses)
-    if not alone or found != [use] or not _plain_table(use.node):
+    if not isinstance(use.target, TableDef) or not alone or found != [use] or not _plain_table(use.node):
         return None
     counts = _counts_rows(tree)
     outputs = [] if counts else _outputs(tree, use)
