@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from storage.catalog import Catalog
+from storage.check import Problem, check_reader
 from storage.committer import Committer
 from storage.environment import CATALOG_VERSION, NEXT_TABLE_ID, Environment, read_number
 from storage.errors import StorageClosed
@@ -142,6 +143,11 @@ class StorageEngine:
     def compact(self) -> int:
         """One round of merging and retention over everything, now; how many merges. Blocks."""
         return self._merger.run_once()
+
+    def check(self) -> list[Problem]:
+        """Check everything that the newest commit holds (see `storage.check`). Reads the whole database."""
+        with self.snapshot(lease=86_400.0, purpose="check") as snapshot, snapshot.reading() as reader:
+            return check_reader(reader)
 
     def stats(self) -> StorageStats:
         """Figures about the engine."""

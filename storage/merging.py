@@ -264,6 +264,3 @@ def _history(
     for start_row in range(0, joined.num_rows, limit):
         new += _outputs(prefix, [joined.slice(start_row, limit)], layout.table.schema_version)
     return old, new
-
-
-

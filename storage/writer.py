@@ -26,7 +26,7 @@ from storage.layout import Index, TableLayout, layout_of
 from storage.objects import DROPPED, table_name
 from storage.reading import Reader
 from storage.staged_view import StagedView, index_keys, key_values
-from storage.staging import Row, Undo, stored_columns
+from storage.staging import Row, StagedPartition, Undo, stored_columns
 from storage.stored_view import StoredView
 
 T = TypeVar("T")
@@ -181,6 +181,43 @@ class WriteTransaction(StagedView):
         segment.seqs.append(seq)
         segment.rows.append(row)
         return seq
+
+    # One row by its key: the parts that `storage.row_writes` puts together.
+
+    def staged_partition(self, table: TableDef, partition: str) -> StagedPartition:
+        """The staging of a partition. Raises SchemaChanged when the table was altered or dropped."""
+        return self._staged(table, partition)
+
+    def current_seq(self, full_key: bytes) -> int | None:
+        """The current `_seq` of a whole key."""
+        seq = self._overlay.get(full_key)
+        if seq is None:
+            found = self._get(full_key, db=self._keys_db)
+            return None if found is None else int.from_bytes(found, "big")
+        return seq or None
+
+    def stage_row(self, layout: TableLayout, staged: StagedPartition, row: Row, full_key: bytes) -> int:
+        """Stage a row under its whole primary key, whatever the key named before."""
+        seq = self._take_seqs(1)
+        overlay = self._overlay
+        self._undo.keys.append((full_key, overlay.get(full_key)))
+        overlay[full_key] = seq
+        segment = staged.row_segment(layout)
+        segment.seqs.append(seq)
+        segment.rows.append(row)
+        return seq
+
+    def release_key(self, full_key: bytes) -> int:
+        """Stage the end of a key; the `_seq` of the deletion."""
+        seq = self._take_seqs(1)
+        overlay = self._overlay
+        self._undo.keys.append((full_key, overlay.get(full_key)))
+        overlay[full_key] = 0
+        return seq
+
+    def supersede(self, staged: StagedPartition, old_seq: int, by: int) -> None:
+        """Stage that `by` ends the row version `old_seq`."""
+        self._supersede(staged, old_seq, by)
 
     def insert(self, table: TableDef, partition: str, rows: pa.Table) -> tuple[int, int]:
         """Stage rows (all columns by name); straight into LMDB in direct mode. Raises DuplicateKey."""

@@ -228,6 +228,7 @@ class EngineMachine(RuleBasedStateMachine):
     def compact(self) -> None:
         """Merge everything that can be merged."""
         self.engine.compact()
+        assert self.engine.check() == []
 
     @rule(data=st.data())
     def follow(self, data: st.DataObject) -> None:
@@ -290,11 +291,12 @@ class EngineMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Close and remove the folder."""
+        assert self.engine.check() == []
         self.engine.close()
         shutil.rmtree(self.folder)
 
 
 EngineMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestEngineModel = EngineMachine.TestCase
