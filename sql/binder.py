@@ -27,7 +27,7 @@ from sql.native_plan import plan_native
 from sql.plain import parameter_index
 from sql.plan import JsonKind, Operand, Parameter, Path, QueryPlan
 from sql.pushdown import key_access, key_terms
-from sql.rewrite import HiddenParameters, name_outputs, rewrite_functions, unqualify_columns
+from sql.rewrite import HiddenParameters, name_outputs, rewrite_bare_functions, rewrite_functions, unqualify_columns
 from sql.rights import resolve_table
 from sql.scope import TableUse, invalid, mark_needed, named_tables, owning_select, position
 from sql.system_tables import SystemTables
@@ -61,10 +61,12 @@ class _Binder:
     def __init__(self, ast: exp.Query, context: BindContext) -> None:
         self.context = context
         self.tree: exp.Expr = ast.copy()
-        self.volatile = False
-        self.uses = self._resolve()
         indexes = [parameter_index(node) or 0 for node in self.tree.find_all(exp.Placeholder)]
         self.hidden = HiddenParameters(max([len(context.parameter_kinds), *indexes]))
+        name_outputs(self.tree, text_of)
+        self.tree, self.volatile = rewrite_functions(self.tree, self.hidden)
+        self.uses = self._resolve()
+        rewrite_bare_functions(self.tree, self.uses, self.hidden)
 
     # Names
 
@@ -98,8 +100,7 @@ class _Binder:
     # Plans
 
     def plan(self) -> QueryPlan:
-        name_outputs(self.tree, text_of)
-        self.tree, self.volatile = rewrite_functions(self.tree, self.hidden)
+        """The plan of the query."""
         unqualify_columns(self.tree, self.uses)
         mark_needed(self.tree, self.uses)
         native = None if self.hidden.indexes else plan_native(self.tree, self.uses)

@@ -61,7 +61,11 @@ class ExplainServices(Protocol[ContextT_contra]):
 
 
 def explain(
-    statement: Statement, analyze: bool, view: ReadView, context: ContextT_contra, services: ExplainServices[ContextT_contra]
+    statement: Statement,
+    analyze: bool,
+    view: ReadView,
+    context: ContextT_contra,
+    services: ExplainServices[ContextT_contra],
 ) -> StatementResult:
     """The plan of a query or of a statement that writes; with ANALYZE a query runs, too."""
     binding = services.binding(view, context)

@@ -63,6 +63,23 @@ def rewrite_functions(tree: exp.Expr, hidden: HiddenParameters) -> tuple[exp.Exp
     return tree, volatile
 
 
+def rewrite_bare_functions(tree: exp.Expr, uses: list[TableUse], hidden: HiddenParameters) -> None:
+    """Replace the functions that are written as names, such as CURRENT_ROLE, where no column has that name."""
+    for column in list(tree.find_all(exp.Column)):
+        if _is_bare_function(column, uses):
+            replacement = _replacement(exp.Anonymous(this=column.name), column.name.lower(), hidden)
+            if replacement is not None:
+                column.replace(replacement)
+
+
+def _is_bare_function(column: exp.Column, uses: list[TableUse]) -> bool:
+    """Whether a name is one of the functions that are written without parentheses, and no column's."""
+    name = column.name.lower()
+    plain = len(column.parts) == 1 and isinstance(column.this, exp.Identifier) and not column.this.quoted
+    bare = name == "current_role" or name in _USER or name in {"localtimestamp", "localtime"}
+    return plain and bare and all(use.type_of(name) is None for use in uses)
+
+
 def function_name(node: exp.Func) -> str:
     """A function's name in lower case, as written where sqlglot keeps it."""
     if isinstance(node, (exp.Anonymous, exp.AnonymousAggFunc)):

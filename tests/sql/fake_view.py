@@ -10,7 +10,6 @@ import pyarrow as pa
 from storage.catalog import Catalog, NamespaceDef, TableDef
 from storage.keys import encode_key
 
-
 T = TypeVar("T")
 
 
