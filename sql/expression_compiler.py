@@ -12,6 +12,7 @@ from typing import Any
 from sqlglot import exp
 
 from sql import expression_kernels as kernels
+from sql import expression_texts as texts
 from sql.expression_literals import CAST_TARGETS, literal, negative_literal
 from sql.expression_nodes import (
     UNTYPED_NULL,
@@ -198,7 +199,7 @@ def _like(*, folded: bool) -> Callable[[exp.Expr, Scope], Node | None]:
         nodes = _operands([ast.this, ast.expression], scope)
         if nodes is None or any(node.type != TEXT for node in nodes) or isinstance(ast.expression, exp.Column):
             return None
-        return _negated(ast, kernels.like(nodes[0], nodes[1], folded=folded))
+        return _negated(ast, texts.like(nodes[0], nodes[1], folded=folded))
 
     return compile_like
 
@@ -244,13 +245,13 @@ def _concatenation(ast: exp.DPipe, scope: Scope) -> Node | None:
     if nodes is None or not any(node.type == TEXT for node in nodes):
         return None
     left, right = map(_as_text, nodes)
-    return None if left is None or right is None else kernels.concatenation(left, right)
+    return None if left is None or right is None else texts.concatenation(left, right)
 
 
 def _as_text(node: Node) -> Node | None:
     if node.type == TEXT:
         return node
-    return kernels.integer_text(node) if is_integer(node.type) else None
+    return texts.integer_text(node) if is_integer(node.type) else None
 
 
 def _text_function(build: Callable[[Node], Node]) -> Callable[[exp.Expr, Scope], Node | None]:
@@ -314,7 +315,7 @@ def _cast(ast: exp.Cast, scope: Scope) -> Node | None:
         return text_as(node.literal, target)
     if node.type is None or node.type == target or (_is_number(node.type) and wider(node.type, target) == target):
         return cast_to(node, target)
-    return kernels.integer_text(node) if target == TEXT and is_integer(node.type) else None
+    return texts.integer_text(node) if target == TEXT and is_integer(node.type) else None
 
 
 def _is_number(column_type: ColumnType) -> bool:
@@ -352,9 +353,9 @@ _COMPILERS: dict[type[exp.Expr], Callable[[Any, Scope], Node | None]] = {
     exp.Neg: _negative,
     exp.Abs: _absolute,
     exp.DPipe: _concatenation,
-    exp.Lower: _text_function(kernels.lower),
-    exp.Upper: _text_function(kernels.upper),
-    exp.Length: _text_function(kernels.length),
+    exp.Lower: _text_function(texts.lower),
+    exp.Upper: _text_function(texts.upper),
+    exp.Length: _text_function(texts.length),
     exp.Coalesce: _coalesce,
     exp.Nullif: _nullif,
     exp.Case: _case,

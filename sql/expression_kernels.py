@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from sql.expression_nodes import Datum, Inputs, Node, NotCovered, Params, Row, RowFunction, boolean, is_float
 from sql.values import INT_RANGES
-from storage.types import BIGINT, TEXT, ColumnType, Kind, arrow_type
+from storage.types import ColumnType, Kind, arrow_type
 
 _VECTOR_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "=": pc.equal, "<>": pc.not_equal, "<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal,
@@ -33,7 +33,7 @@ def _all_rows(*nodes: Node) -> list[RowFunction] | None:
     return rows if len(rows) == len(nodes) else None
 
 
-def _strict(function: Callable[..., object], *nodes: Node) -> RowFunction | None:
+def strict(function: Callable[..., object], *nodes: Node) -> RowFunction | None:
     """A row function that is NULL as soon as an operand is."""
     rows = _all_rows(*nodes)
     if rows is None:
@@ -61,7 +61,7 @@ def comparison(name: str, left: Node, right: Node) -> Node:
     def run(inputs: Inputs) -> Datum:
         return compare(left.run(inputs), right.run(inputs))
 
-    return boolean(run, _strict(_ROW_COMPARISONS[name], left, right))
+    return boolean(run, strict(_ROW_COMPARISONS[name], left, right))
 
 
 def distinctness(left: Node, right: Node, *, distinct: bool) -> Node:
@@ -105,7 +105,7 @@ def truth_test(node: Node, *, expected: bool) -> Node:
 
 def negation(node: Node) -> Node:
     """NOT."""
-    return boolean(lambda inputs: pc.invert(node.run(inputs)), _strict(operator.not_, node))
+    return boolean(lambda inputs: pc.invert(node.run(inputs)), strict(operator.not_, node))
 
 
 def conjunction(nodes: Sequence[Node]) -> Node:
@@ -162,39 +162,7 @@ def membership(value: Node, options: Sequence[Node]) -> Node:
     return boolean(run, any_of.row)
 
 
-def like(value: Node, pattern: Node, *, folded: bool) -> Node:
-    """LIKE, or with `folded` ILIKE; the pattern is the same for all rows."""
-
-    def run(inputs: Inputs) -> Datum:
-        wanted = pattern.run(inputs)
-        if not isinstance(wanted, pa.Scalar):
-            raise NotCovered("the pattern is not a constant")
-        texts = value.run(inputs)
-        if not wanted.is_valid:
-            return pa.scalar(None, pa.bool_())
-        text = wanted.as_py()
-        if "\\" in text:
-            raise NotCovered("Arrow reads a backslash as an escape")
-        if folded:
-            texts, text = _ascii_lower(texts), _ascii_lower(wanted).as_py()
-        if isinstance(texts, pa.Scalar):
-            return pc.match_like(pa.array([texts.as_py()], pa.string()), text)[0]
-        return pc.match_like(texts, text)
-
-    return boolean(run)
-
-
-def _ascii_lower(texts: Any) -> Any:
-    if not _is_ascii(texts):
-        raise NotCovered("letters beyond ASCII")
-    return pc.ascii_lower(texts)
-
-
-def _is_ascii(texts: Datum) -> bool:
-    return _all_true(pc.string_is_ascii(texts))
-
-
-def _all_true(tested: Datum) -> bool:
+def all_true(tested: Datum) -> bool:
     """Whether nothing is false; NULLs count as true."""
     if isinstance(tested, pa.Scalar):
         return tested.as_py() is not False
@@ -221,7 +189,7 @@ def arithmetic(name: str, left: Node, right: Node, target: ColumnType) -> Node:
     def run(inputs: Inputs) -> Datum:
         return _checked(compute(left.run(inputs), right.run(inputs)), target)
 
-    return Node(target, run, _strict(_row_arithmetic(name, target), left, right) if target.kind != Kind.FLOAT else None)
+    return Node(target, run, strict(_row_arithmetic(name, target), left, right) if target.kind != Kind.FLOAT else None)
 
 
 def _row_arithmetic(name: str, target: ColumnType) -> Callable[[Any, Any], object]:
@@ -243,7 +211,7 @@ def _row_arithmetic(name: str, target: ColumnType) -> Callable[[Any, Any], objec
 
 def _checked(result: Datum, target: ColumnType) -> Datum:
     """The result of a floating-point operation if all of it is finite; integers are checked by Arrow."""
-    if is_float(target) and not _all_true(pc.is_finite(result)):
+    if is_float(target) and not all_true(pc.is_finite(result)):
         raise NotCovered("not finite")
     return result
 
@@ -273,56 +241,7 @@ def _unary(node: Node, vector: Callable[[Any], Datum], scalar: Callable[[Any], A
             return result
         raise NotCovered("overflow")
 
-    return Node(node.type, lambda inputs: vector(node.run(inputs)), _strict(apply, node))
-
-
-def concatenation(left: Node, right: Node) -> Node:
-    """`left || right`, both TEXT."""
-
-    def run(inputs: Inputs) -> Datum:
-        return pc.binary_join_element_wise(left.run(inputs), right.run(inputs), "")
-
-    return Node(TEXT, run, _strict(operator.add, left, right))
-
-
-def integer_text(node: Node) -> Node:
-    """An integer as TEXT."""
-    return Node(TEXT, lambda inputs: pc.cast(node.run(inputs), pa.string()), _strict(str, node))
-
-
-def lower(node: Node) -> Node:
-    """LOWER of ASCII text."""
-    return Node(TEXT, lambda inputs: _ascii_lower(node.run(inputs)), _strict(_row_case(str.lower), node))
-
-
-def upper(node: Node) -> Node:
-    """UPPER of ASCII text."""
-
-    def run(inputs: Inputs) -> Datum:
-        texts = node.run(inputs)
-        if not _is_ascii(texts):
-            raise NotCovered("letters beyond ASCII")
-        return pc.ascii_upper(texts)
-
-    return Node(TEXT, run, _strict(_row_case(str.upper), node))
-
-
-def _row_case(convert: Callable[[str], str]) -> Callable[[Any], object]:
-    def apply(text: Any) -> object:
-        if not text.isascii():
-            raise NotCovered("letters beyond ASCII")
-        return convert(text)
-
-    return apply
-
-
-def length(node: Node) -> Node:
-    """LENGTH of TEXT in code points, a BIGINT."""
-
-    def run(inputs: Inputs) -> Datum:
-        return pc.cast(pc.utf8_length(node.run(inputs)), pa.int64())
-
-    return Node(BIGINT, run, _strict(len, node))
+    return Node(node.type, lambda inputs: vector(node.run(inputs)), strict(apply, node))
 
 
 def coalesce(nodes: Sequence[Node], target: ColumnType) -> Node:
@@ -336,7 +255,11 @@ def coalesce(nodes: Sequence[Node], target: ColumnType) -> Node:
         return Node(target, run)
 
     def row_run(row: Row, params: Params) -> object:
-        return next((value for each in rows if (value := each(row, params)) is not None), None)
+        for each in rows:
+            value = each(row, params)
+            if value is not None:
+                return value
+        return None
 
     return Node(target, run, row_run)
 

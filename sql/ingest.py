@@ -30,11 +30,13 @@ from storage.catalog import ColumnDef, TableDef
 
 BATCH_ROWS = 65_536
 """Rows of a Parquet batch; batches of an Arrow stream come as they are, in slices of at most this many."""
+PARQUET_BATCH_BYTES = 32 << 20
+"""About how much of a Parquet file is decoded at once."""
 CSV_BLOCK_BYTES = 16 << 20
 """How much of a CSV body is parsed at once, and so the longest row."""
 MAX_HEADER_BYTES = 1 << 20
 """The longest CSV header."""
-MAX_COLUMN_CHUNK_BYTES = 1 << 30
+MAX_COLUMN_CHUNK_BYTES = 256 << 20
 """The largest uncompressed column chunk of a Parquet row group that is accepted."""
 _SPOOL_BYTES = 16 << 20
 
@@ -91,7 +93,7 @@ def _read_parquet(file: BinaryIO, table: TableDef) -> Iterator[pa.Table]:
         columns = resolve_columns(parquet.schema_arrow.names, table)
         _check_row_groups(parquet.metadata)
         row = 1
-        for batch in parquet.iter_batches(BATCH_ROWS, use_threads=False):
+        for batch in parquet.iter_batches(_parquet_batch_rows(parquet.metadata), use_threads=False):
             batch.validate(full=True)
             yield _converted(batch, columns, row)
             row += batch.num_rows
@@ -104,6 +106,13 @@ def _check_row_groups(metadata: pq.FileMetaData) -> None:
             if row_group.column(index).total_uncompressed_size > MAX_COLUMN_CHUNK_BYTES:
                 limit = f"{MAX_COLUMN_CHUNK_BYTES} bytes of one column"
                 raise InvalidInput(f"Row group {group + 1} holds more than {limit}; write smaller row groups")
+
+
+def _parquet_batch_rows(metadata: pq.FileMetaData) -> int:
+    """So many rows that a batch of average rows takes about PARQUET_BATCH_BYTES."""
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    widest = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
+    return max(1, min(BATCH_ROWS, PARQUET_BATCH_BYTES // max(widest, 1)))
 
 
 @contextmanager
