@@ -23,7 +23,7 @@ from sql.parser_cursor import Cursor
 from sql.parser_dialect import Headrace
 from sql.parser_queries import check_dml, parse_tokens
 from sql.parser_queries import parse_expression as parse_expression_tokens
-from sql.splitter import MAX_STATEMENTS, check_nesting, is_execute_as, split
+from sql.splitter import MAX_STATEMENTS, check_size, is_execute_as, split
 from sql.statements import (
     Begin,
     Commit,
@@ -62,7 +62,7 @@ def parse_expression(text: str) -> exp.Expression:
     """One scalar expression, for instance a stored DEFAULT or CHECK."""
     source = Source(text)
     found = tokenize(text, source)
-    check_nesting(found, source)
+    check_size(found, source)
     return parse_expression_tokens(found, source, 0)
 
 
@@ -146,7 +146,7 @@ def _execute_as(cursor: Cursor) -> ExecuteAs:
     inner = cursor.group()
     cursor.finish()
     while inner and inner[-1].token_type is TokenType.SEMICOLON:
-        inner.pop()
+        inner = inner[:-1]
     if not inner:
         cursor.fail("EXECUTE AS USER needs a statement between its parentheses.", opening)
     for token in inner:

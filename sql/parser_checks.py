@@ -53,8 +53,9 @@ _KEPT: dict[type[exp.Expr], tuple[str, ...]] = {
     exp.Alias: ("alias",),
     exp.Table: ("db", "catalog"),
     exp.Column: ("db", "catalog"),
+    exp.PropertyEQ: ("this",),
 }
-"""Identifiers that keep the case that they are quoted with: output names and namespaces."""
+"""Identifiers that keep the case that they are quoted with: output names, namespaces, keys of structs."""
 
 
 def check_tree(tree: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
@@ -62,6 +63,7 @@ def check_tree(tree: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
     root = tree
     stack: list[tuple[exp.Expr, int]] = [(tree, 1)]
     push = stack.append
+    made: set[int] = set()
     while stack:
         node, depth = stack.pop()
         kind = type(node)
@@ -73,8 +75,8 @@ def check_tree(tree: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
             if node.args.get("quoted"):
                 node.set("this", node.name.lower())
             continue
-        if kind is exp.And or kind is exp.Or:
-            balanced = _balanced(node)
+        if (kind is exp.And or kind is exp.Or) and id(node) not in made:
+            balanced = _balanced(node, made)
             root = balanced if node is root else root
             node = balanced
         elif kind is exp.Column or kind is exp.Table:
@@ -82,7 +84,7 @@ def check_tree(tree: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
         elif kind in _CHECKED:
             node = _check(node, source, tokens)
         elif kind in _FORBIDDEN and node is not tree:
-            raise source.error(f"{_FORBIDDEN[kind]} not supported.", _offset(node, tokens), Unsupported)
+            raise source.error(f"{_FORBIDDEN[kind]} not supported.", offset_of(node, tokens), Unsupported)
         kept = _KEPT.get(kind, ())
         for key, value in node.args.items():
             if isinstance(value, exp.Expr):
@@ -102,10 +104,10 @@ def _check(node: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
     """Checks or replaces one node; returns what stands in its place."""
     if isinstance(node, (exp.Placeholder, exp.Parameter)):
         if isinstance(node, exp.Parameter) or not node.name.isdigit():
-            raise source.error("Parameters are numbered: write $1, $2, ….", _offset(node, tokens))
+            raise source.error("Parameters are numbered: write $1, $2, ….", offset_of(node, tokens))
     elif isinstance(node, exp.Select):
         if not node.expressions:
-            raise source.error("SELECT needs at least one column.", _offset(node, tokens))
+            raise source.error("SELECT needs at least one column.", offset_of(node, tokens))
     elif isinstance(node, exp.JSONBContainsTopKey):
         replacement = exp.Anonymous(this="json_exists", expressions=[node.this, node.expression])
         node.replace(replacement)
@@ -127,16 +129,19 @@ def _check_cast(node: exp.Expr, source: Source, tokens: list[Token]) -> None:
         dimension = target.expressions[0].name if len(target.expressions) == 1 else ""
         if not dimension.isdigit() or not 1 <= int(dimension[:9]) <= _MAX_EMBEDDING:
             message = f"EMBEDDING(n) needs a dimension from 1 to {_MAX_EMBEDDING}."
-            raise source.error(message, _offset(node, tokens))
+            raise source.error(message, offset_of(node, tokens))
         replacement = exp.DataType.build(f"FLOAT[{dimension}]", dialect="duckdb")
     else:
-        raise source.error(f"There is no type {shown(name.upper())}.", _offset(node, tokens))
+        raise source.error(f"There is no type {shown(name.upper())}.", offset_of(node, tokens))
     node.set("to", replacement)
     node.type = replacement
 
 
-def _balanced(node: exp.Expr) -> exp.Expr:
-    """A long chain of the same connector as a tree of logarithmic depth, in the same order and place."""
+def _balanced(node: exp.Expr, made: set[int]) -> exp.Expr:
+    """A long chain of the same connector as a tree of logarithmic depth, in the same order and place.
+
+    The ids of the nodes that it makes go to `made`, so that no part is balanced again.
+    """
     kind = type(node)
     operands: list[exp.Expr] = []
     spine: list[exp.Expr] = [node]
@@ -153,6 +158,7 @@ def _balanced(node: exp.Expr) -> exp.Expr:
     while len(operands) > 1:
         pairs = zip(operands[::2], operands[1::2], strict=False)
         joined: list[exp.Expr] = [kind(this=left, expression=right) for left, right in pairs]
+        made.update(map(id, joined))
         operands = joined + operands[len(joined) * 2 :]
     balanced = operands[0]
     if parent is not None and key is not None:
@@ -175,7 +181,7 @@ def _take_position(node: exp.Expr) -> None:
                 own[key] = meta[key]
 
 
-def _offset(node: exp.Expr, tokens: list[Token]) -> int:
+def offset_of(node: exp.Expr, tokens: list[Token]) -> int:
     """Where a node begins: its own position, else that of its first descendant that has one."""
     starts = [start for part in node.walk() if isinstance(start := part.meta.get("start"), int)]
     return min(starts, default=tokens[0].start)

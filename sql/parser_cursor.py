@@ -248,7 +248,7 @@ class Cursor:
         if tokens:
             return tokens[-1].end + 1
         token = self.peek(-1) or self.peek()
-        return token.end if token else self._end_offset()
+        return token.end + 1 if token else self._end_offset()
 
     @staticmethod
     def _is_plain_word(token: Token) -> bool:

@@ -9,9 +9,9 @@ from sqlglot import exp
 from sqlglot.errors import ErrorLevel, ParseError
 from sqlglot.tokenizer_core import Token, TokenType
 
-from sql.diagnostics import Source, explain_parse_error, shown
+from sql.diagnostics import Source, explain_parse_error
 from sql.errors import SqlError, Unsupported
-from sql.parser_checks import check_tree
+from sql.parser_checks import check_tree, offset_of
 from sql.parser_dialect import Headrace
 
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about what clients write
@@ -127,9 +127,22 @@ def check_dml(tree: exp.Expr, source: Source, tokens: list[Token]) -> None:
             raise source.error("ON CONFLICT ON CONSTRAINT is not supported; name the columns.", start, Unsupported)
         if conflict is not None and conflict.args.get("duplicate"):
             raise source.error("ON DUPLICATE KEY is not supported; write ON CONFLICT.", start, Unsupported)
+        if tree.expression is None and not tree.args.get("default"):
+            raise source.error("INSERT needs VALUES, a query or DEFAULT VALUES.", start)
+    if isinstance(tree, exp.Update):
+        _check_assignments(tree, source, tokens)
     target = tree.this.this if isinstance(tree.this, exp.Schema) else tree.this
     if not isinstance(target, exp.Table) or not isinstance(target.this, exp.Identifier):
-        raise source.error(f"{shown(tree.key.upper())} needs a table name.", start)
+        raise source.error(f"{tree.key.upper()} needs a table's name.", start)
+
+
+def _check_assignments(tree: exp.Update, source: Source, tokens: list[Token]) -> None:
+    """Refuses what is not `column = value` or `(columns) = value` after SET."""
+    if not tree.expressions:
+        raise source.error("UPDATE needs SET column = value.", tokens[-1].end + 1)
+    for assignment in tree.expressions:
+        if not isinstance(assignment, exp.EQ) or not isinstance(assignment.this, (exp.Column, exp.Tuple)):
+            raise source.error("SET takes column = value.", offset_of(assignment, tokens))
 
 
 _DML_CLAUSES: dict[type[exp.Expr], dict[str, str]] = {

@@ -22,13 +22,17 @@ from sql.lexer import tokenize
 MAX_STATEMENTS: Final = 1_000
 MAX_NESTING: Final = 64
 MAX_SUBSCRIPTS: Final = 16
+MAX_JOINS: Final = 200
+MAX_TOKENS: Final = 50_000
+MAX_INSERT_TOKENS: Final = 250_000
+"""sqlglot's compiled parser holds the interpreter while it runs: a longer statement would stop the server. Long
+INSERTs of plain values do not come here (`sql.templates.scan_insert`)."""
 
 _OPENING = frozenset({TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE, TokenType.CASE})
 _CLOSING = frozenset({TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType.END})
 _PREFIX = frozenset({
     TokenType.NOT, TokenType.DASH, TokenType.PLUS, TokenType.TILDE, TokenType.INTERVAL, TokenType.ANY, TokenType.ALL,
-    TokenType.SOME, TokenType.EXISTS, TokenType.FROM, TokenType.SELECT, TokenType.WITH, TokenType.DISTINCT,
-    TokenType.LATERAL, TokenType.TABLE,
+    TokenType.SOME, TokenType.FROM,
 })  # fmt: skip
 
 
@@ -53,7 +57,7 @@ def split(text: str, *, max_statements: int = MAX_STATEMENTS) -> list[Piece]:
         if len(pieces) == max_statements:
             message = f"A request may hold at most {max_statements:,} statements."
             raise source.error(message, tokens[0].start)
-        check_nesting(tokens, source)
+        check_size(tokens, source)
         pieces.append(Piece(tokens, source))
     return pieces
 
@@ -88,9 +92,19 @@ def is_execute_as(tokens: list[Token]) -> bool:
     )
 
 
-def check_nesting(tokens: list[Token], source: Source) -> None:
-    """InvalidSql when brackets, CASE or prefix operators nest deeper than the parsers should follow."""
-    depth = run = subscripts = 0
+def check_size(tokens: list[Token], source: Source) -> None:
+    """InvalidSql when a statement is longer or nests deeper than the parsers should follow."""
+    if len(tokens) > MAX_TOKENS:
+        most = MAX_INSERT_TOKENS if tokens[0].token_type is TokenType.INSERT else MAX_TOKENS
+        if len(tokens) > most:
+            message = f"The statement has more than {most:,} words and signs; send values as parameters or in parts."
+            raise source.error(message, tokens[0].start)
+    _check_nesting(tokens, source)
+
+
+def _check_nesting(tokens: list[Token], source: Source) -> None:
+    """InvalidSql when brackets, CASE, prefix operators or joins nest too deeply."""
+    depth = run = subscripts = joins = 0
     previous: TokenType | None = None
     for token in tokens:
         kind = token.token_type
@@ -106,6 +120,10 @@ def check_nesting(tokens: list[Token], source: Source) -> None:
             run += 1
         else:
             run = 0
+            if kind is TokenType.JOIN:
+                joins += 1
+                if joins > MAX_JOINS:
+                    raise source.error(f"The statement has more than {MAX_JOINS} joins.", token.start)
         if depth + run > MAX_NESTING:
             raise _too_deep(token, source)
         previous = kind
