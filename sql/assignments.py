@@ -20,20 +20,20 @@ from storage.catalog import ColumnDef, TableDef
 from storage.types import ColumnType, Kind, arrow_type
 
 
-class _Constant(NamedTuple):
+class ConstantValue(NamedTuple):
     """A literal, as a storage value."""
 
     value: object
 
 
-class _Parameter(NamedTuple):
+class ParameterValue(NamedTuple):
     """`$number`."""
 
     number: int
     convert: Converter
 
 
-class _Slot(NamedTuple):
+class ComputedValue(NamedTuple):
     """The expression number `number`."""
 
     number: int
@@ -43,7 +43,7 @@ class Assignments(NamedTuple):
     """The planned SET list. `expressions` holds those that have to be evaluated."""
 
     columns: tuple[ColumnDef, ...]
-    values: tuple[_Constant | _Parameter | Default | _Slot | None, ...]
+    values: tuple[ConstantValue | ParameterValue | Default | ComputedValue | None, ...]
     nodes: tuple[exp.Expr, ...]
     expressions: RowExpressions
 
@@ -70,17 +70,17 @@ class Assignments(NamedTuple):
     @staticmethod
     def _array(
         column: ColumnDef,
-        value: _Constant | _Parameter | Default | _Slot | None,
+        value: ConstantValue | ParameterValue | Default | ComputedValue | None,
         count: int,
         run: Run,
         computed: Sequence[tuple[pa.ChunkedArray | pa.Array, ColumnType]],
     ) -> pa.Array:
-        if isinstance(value, _Slot):
+        if isinstance(value, ComputedValue):
             array, source = computed[value.number]
             return assign(array, source, column.type, column.name)
         if isinstance(value, Default):
             return value.array(count, run.sources)
-        if isinstance(value, _Parameter):
+        if isinstance(value, ParameterValue):
             return constant_array(column.type, value.convert(parameter(run.params, value.number)), count)
         if value is None or value.value is None:
             return pa.nulls(count, arrow_type(column.type))
@@ -92,7 +92,7 @@ def plan_assignments(
 ) -> Assignments:
     """Plan a SET list; `columns` are what its expressions may name."""
     targets: list[ColumnDef] = []
-    values: list[_Constant | _Parameter | Default | _Slot | None] = []
+    values: list[ConstantValue | ParameterValue | Default | ComputedValue | None] = []
     nodes: list[exp.Expr] = []
     for item in items:
         if not isinstance(item, exp.EQ) or not isinstance(item.this, exp.Column):
@@ -131,16 +131,16 @@ def _target(node: exp.Column, table: TableDef) -> ColumnDef:
 
 def _plan_value(
     node: exp.Expr, column: ColumnDef, nodes: list[exp.Expr]
-) -> _Constant | _Parameter | Default | _Slot | None:
+) -> ConstantValue | ParameterValue | Default | ComputedValue | None:
     value = plain_value(node, column.type)
     if value is not NOT_PLAIN:
-        return _Constant(None if value is None else converter(column.type, column.name, ExecutionError)(value))
+        return ConstantValue(None if value is None else converter(column.type, column.name, ExecutionError)(value))
     index = parameter_index(node)
     if index is not None:
-        return _Parameter(index, converter(column.type, f"${index}"))
+        return ParameterValue(index, converter(column.type, f"${index}"))
     if is_default_keyword(node):
         return stored_default(column)
     if (generator := fitting_generator(node, column.type)) is not None:
         return generator
     nodes.append(node)
-    return _Slot(len(nodes) - 1)
+    return ComputedValue(len(nodes) - 1)

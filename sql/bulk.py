@@ -24,9 +24,7 @@ from storage.errors import SchemaChanged, StorageError
 from storage.transaction import Transaction
 
 
-def insert_file(
-    services: Services, table_name: str, file: Path, content_type: str, context: StatementContext
-) -> int:
+def insert_file(services: Services, table_name: str, file: Path, content_type: str, context: StatementContext) -> int:
     """Insert a file's rows into `table_name` of the context's namespace; the number of rows."""
     node = exp.Table(this=exp.to_identifier(table_name), db=exp.to_identifier(context.namespace))
     for _ in range(services.limits.conflict_retries):
@@ -59,7 +57,8 @@ def insert_file(
             continue
         except StorageError as error:
             raise translated(error, table) from error
-        return rows.num_rows
+        count: int = rows.num_rows
+        return count
     raise translated(SchemaChanged(f"table {table_name} keeps changing"))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 E = TypeVar("E")
@@ -33,10 +34,8 @@ class PlanCache(Generic[E]):
             self.misses += 1
             return None
         self.hits += 1
-        try:
+        with suppress(KeyError):  # another thread pushed it out meanwhile; the plan is valid all the same
             self._plans.move_to_end(key)
-        except KeyError:
-            pass  # another thread pushed it out meanwhile; the plan is valid all the same
         return found[1]
 
     def put(self, key: Hashable, version: int, plan: E) -> None:

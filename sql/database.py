@@ -9,8 +9,7 @@ that are streamed stay on the worker side until somebody takes the next batch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +19,7 @@ from sql.bulk import insert_file
 from sql.diagnostics import shown_in
 from sql.dialect import parse_batch
 from sql.duck import DuckOptions, DuckPool
-from sql.errors import InvalidParameter, InvalidSql, SqlError, StorageUnavailable
+from sql.errors import InvalidParameter, InvalidSql, StorageUnavailable
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.identity import Identity
@@ -42,6 +41,7 @@ DEFAULT_NAMESPACE = "default"
 T = TypeVar("T")
 
 Settings = Callable[[], Iterable[tuple[str, str, str, str]]]
+Rows = Generator[pa.RecordBatch, None, None]
 
 
 class ResultStream:
@@ -55,7 +55,8 @@ class ResultStream:
 class Database:
     """SQL over one storage engine. Made and used on one event loop.
 
-    `bigint` must be the mode in which results are rendered. `settings` gives the rows of system.settings, `stats` further metrics for system.stats.
+    `bigint` must be the mode in which results are rendered. `settings` gives the rows of system.settings, `stats`
+    further metrics for system.stats.
     """
 
     def __init__(
@@ -145,11 +146,11 @@ class Database:
         control = Control(self.limits.stream_timeout)
         context = context_of(identity, namespace or DEFAULT_NAMESPACE, params or (), control)
 
-        def start() -> tuple[Sequence[ResultColumn], Iterator[pa.RecordBatch]]:
+        def start() -> tuple[Sequence[ResultColumn], Rows]:
             with shown_in(sql):
                 return begin()
 
-        def begin() -> tuple[Sequence[ResultColumn], Iterator[pa.RecordBatch]]:
+        def begin() -> tuple[Sequence[ResultColumn], Rows]:
             batch = self._parse(sql, context)
             last = batch[-1]
             inner = last.statement.inner if isinstance(last.statement, ExecuteAs) else last.statement
@@ -158,7 +159,7 @@ class Database:
                 result = session.run()[-1]
                 if result.table is None:
                     raise InvalidSql("The last statement has no rows to send in this format; ask for JSON.")
-                return result.columns, iter(result.table.to_batches())
+                return result.columns, (batch for batch in result.table.to_batches())
             session.run_all_but_last()
             with numbered(len(batch) - 1, applied=len(batch) - 1), storage_errors():
                 return self._open_stream(inner, last, session.context_of(last))
@@ -168,7 +169,7 @@ class Database:
 
     def _open_stream(
         self, query: Query, parsed: Parsed, context: StatementContext
-    ) -> tuple[Sequence[ResultColumn], Iterator[pa.RecordBatch]]:
+    ) -> tuple[Sequence[ResultColumn], Rows]:
         services = self._services
         snapshot = services.snapshot(context)
         try:
@@ -178,15 +179,15 @@ class Database:
             raise
         execution = Execution(snapshot, context.identity, context.control, context.params)
 
-        def batches() -> Iterator[pa.RecordBatch]:
-            with snapshot, closing(stream_query(plan, execution, services.runtime)) as produced:
-                yield from produced
+        def batches() -> Rows:
+            with snapshot:
+                yield from stream_query(plan, execution, services.runtime)
 
         rows = batches()
         first = next(rows, None)  # errors that the first rows bring are still answered with their own status
         return plan.columns, _prepended(first, rows)
 
-    async def _pump(self, rows: Iterator[pa.RecordBatch], control: Control) -> AsyncIterator[pa.RecordBatch]:
+    async def _pump(self, rows: Rows, control: Control) -> AsyncIterator[pa.RecordBatch]:
         """Take one batch after the other on the worker threads; the query ends with this iterator."""
 
         def advance() -> pa.RecordBatch | None:
@@ -198,9 +199,7 @@ class Database:
                 yield batch
         finally:
             control.stop(Cancelled("The stream was closed."))
-            close = getattr(rows, "close", None)
-            if close is not None:
-                await asyncio.get_running_loop().run_in_executor(None, close)
+            await asyncio.get_running_loop().run_in_executor(None, rows.close)
 
     # --- bulk ----------------------------------------------------------------------------------------------------
 
@@ -208,20 +207,13 @@ class Database:
         """Insert all rows of a file into a table, or none; returns how many. Raises SqlError."""
         control = Control(self.limits.stream_timeout)
         context = context_of(identity, namespace, (), control)
-        return await self._workers.run(
-            lambda: insert_file(self._services, table, file, content_type, context), control
-        )
+        return await self._workers.run(lambda: insert_file(self._services, table, file, content_type, context), control)
 
 
-def _prepended(first: pa.RecordBatch | None, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _prepended(first: pa.RecordBatch | None, rest: Rows) -> Rows:
     try:
         if first is not None:
             yield first
             yield from rest
     finally:
-        close = getattr(rest, "close", None)
-        if close is not None:
-            close()
-
-
-__all__ = ["DEFAULT_NAMESPACE", "Database", "ResultStream", "SqlError"]
+        rest.close()

@@ -64,17 +64,14 @@ class HotInsert:
                 raise not_null_violation(self.table.columns[index].name, columns[index].index(None) + 1)
         return columns
 
-    def work(
-        self, columns: list[list[object]], identity: Identity
-    ) -> Callable[[WriteTransaction], None]:
+    def work(self, columns: list[list[object]], identity: Identity) -> Callable[[WriteTransaction], None]:
         """The work that stages these rows. DuplicateKey and SchemaChanged reach whoever waits for the commit."""
         table = self.table
         partition = partition_of(table, identity)
         count = len(columns[0])
         if count > ROWS_AS_TUPLES:
             arrays = [
-                pa.array(values, arrow_type(column.type))
-                for values, column in zip(columns, table.columns, strict=True)
+                pa.array(values, arrow_type(column.type)) for values, column in zip(columns, table.columns, strict=True)
             ]
             rows = pa.Table.from_arrays(arrays, schema=table.arrow_schema)
 
@@ -82,16 +79,7 @@ class HotInsert:
                 writer.insert(writer.expect_schema(table), partition, rows)
 
             return insert_table
-        if not self._key_places:
-            keys: list[bytes | None] = [None] * count
-        elif len(self._key_places) == 1:
-            types = self._key_types
-            keys = [encode_key(types, (value,)) for value in columns[self._key_places[0]]]
-        else:
-            keys = [
-                encode_key(self._key_types, values)
-                for values in zip(*(columns[place] for place in self._key_places), strict=True)
-            ]
+        keys = self.keys_of(columns)
         if count == 1:
             row, key = tuple(values[0] for values in columns), keys[0]
 
@@ -108,6 +96,16 @@ class HotInsert:
 
         return insert_rows
 
+    def keys_of(self, columns: list[list[object]]) -> list[bytes | None]:
+        """The encoded primary keys of rows given as columns; None for a table with a hidden row id."""
+        if not self._key_places:
+            return [None] * len(columns[0])
+        types = self._key_types
+        if len(types) == 1:
+            return [encode_key(types, (value,)) for value in columns[self._key_places[0]]]
+        keyed = zip(*(columns[place] for place in self._key_places), strict=True)
+        return [encode_key(types, values) for values in keyed]
+
     def result(self, count: int, identity: Identity) -> StatementResult:
         """The answer for `count` inserted rows."""
         return StatementResult(row_count=count, message=f"Inserted {count} row(s)", as_user=identity.user)
@@ -118,9 +116,7 @@ class HotInsert:
             return [None] * count
         return [default.scalar(sources) for _ in range(count)]
 
-    def _column(
-        self, index: int, values: list[Value], params: Sequence[object], sources: ValueSources
-    ) -> list[object]:
+    def _column(self, index: int, values: list[Value], params: Sequence[object], sources: ValueSources) -> list[object]:
         literal = self._literal[index]
         result: list[object] = []
         for value in values:

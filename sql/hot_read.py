@@ -47,9 +47,7 @@ class HotRead:
 
     def run(self, view: Snapshot, params: Sequence[object], identity: Identity) -> StatementResult:
         """Read the row. Raises InvalidParameter for a value that does not fit the key's type."""
-        values = [
-            value if convert is None else convert(params[index]) for value, convert, index in self._operands
-        ]
+        values = [value if convert is None else convert(params[index]) for value, convert, index in self._operands]
         rows: list[list[object]] = []
         if None not in values:
             key = encode_key(self._types, values)
@@ -93,4 +91,3 @@ def _render(column: ResultColumn, mode: BigintMode) -> Render | None:
             return None
         return lambda value: value if -_LARGEST <= value <= _LARGEST else str(value)  # type: ignore[operator]
     return lambda value: to_wire(value, column.type, mode, column.name)
-

@@ -7,7 +7,7 @@ values that only DuckDB decides, the rows are shown to the query layer as a tabl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol, TypeVar
@@ -131,6 +131,16 @@ class RowExpressions:
     def inline(self) -> bool:
         """Whether evaluating needs no query engine."""
         return self._compiled is not None
+
+    @property
+    def compiled(self) -> tuple[CompiledExpression, ...] | None:
+        """The evaluators, one for each expression; None when the query engine is needed."""
+        return self._compiled
+
+    @property
+    def parameters(self) -> Mapping[int, ColumnType]:
+        """The types of the parameters that the evaluators read."""
+        return self._parameters
 
     @property
     def kinds_matter(self) -> bool:

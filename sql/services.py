@@ -25,9 +25,9 @@ from sql.statements import Delete, Describe, Insert, Parsed, Query, Show, Statem
 from sql.system_tables import SystemTables
 from sql.users import PasswordSettings
 from sql.workers import Control
-from sql.writing import RowWriter
 from storage.engine import StorageEngine
 from storage.snapshots import Snapshot
+from storage.transaction import Transaction
 
 _LEASE_SLACK = 5.0
 """Seconds that a snapshot's lease outlives the deadline of the statement that reads it."""
@@ -48,9 +48,7 @@ class StatementContext:
         return replace(self, identity=identity)
 
 
-def context_of(
-    identity: Identity, namespace: str, params: Sequence[object], control: Control
-) -> StatementContext:
+def context_of(identity: Identity, namespace: str, params: Sequence[object], control: Control) -> StatementContext:
     """The context of a request."""
     return StatementContext(identity, namespace, params, control, tuple(map(json_kind, params)))
 
@@ -150,7 +148,7 @@ class Services:
             self._writes.put(key, version, plan)
         return plan
 
-    def write(self, plan: WritePlan, writer: RowWriter, context: StatementContext) -> StatementResult:
+    def write(self, plan: WritePlan, writer: Transaction, context: StatementContext) -> StatementResult:
         """Run a plan; when it fails, nothing of it stays staged."""
         running = running_write(self, context)
         mark = writer.savepoint()

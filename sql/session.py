@@ -58,6 +58,7 @@ WRITES = (Insert, Update, Delete)
 
 T = TypeVar("T")
 
+
 class Session:
     """The statements of one request and what they have answered so far. Use it from one thread."""
 
@@ -154,9 +155,7 @@ class Session:
             return statement.inner, self._impersonated(statement)
         return statement, context
 
-    def _read(
-        self, statement: Statement, parsed: Parsed, view: ReadView, context: StatementContext
-    ) -> StatementResult:
+    def _read(self, statement: Statement, parsed: Parsed, view: ReadView, context: StatementContext) -> StatementResult:
         """Run a statement that changes nothing."""
         services = self._services
         if isinstance(statement, Query):

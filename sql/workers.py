@@ -91,10 +91,10 @@ class Workers:
         self._controls: set[Control] = set()
 
     async def run(self, call: Callable[[], T], control: Control) -> T:
-        """Run `call` on a thread. When the awaiting task is cancelled, the control is stopped and the thread's
-        end awaited, so that nothing of the request goes on after it was answered.
+        """Run `call` on a thread. Raises Overloaded when too many calls wait.
 
-        Raises Overloaded when too many calls wait.
+        When the awaiting task is cancelled, the control is stopped and the thread's end awaited, so that nothing of
+        the request goes on after it was answered.
         """
         if self._busy >= self._bound:
             raise Overloaded(f"{self._busy} statements are running or waiting; try again in a moment.")

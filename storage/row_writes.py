@@ -1,0 +1,76 @@
+"""Changing one row by its primary key inside a work, as row tuples: the hot path of keyed writes.
+
+The general way (`StagedView.fetch`, `replace`, `delete`) works on Arrow tables of any number of rows. These functions
+do the same for one row of a table with a primary key and no UNIQUE constraint, without an Arrow array in between.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from storage.catalog import TableDef
+from storage.errors import StorageCorrupt
+from storage.layout import TableLayout, layout_of
+from storage.staging import Row, RowSegment
+from storage.types import Kind
+from storage.writer import WriteTransaction
+
+_COUNTED = frozenset({Kind.TIMESTAMP, Kind.DATETIME, Kind.DATE, Kind.TIME})
+
+
+class CurrentRow(NamedTuple):
+    """The current version of a row, as storage values in column order."""
+
+    seq: int
+    row: Row
+
+
+def takes_row_writes(table: TableDef) -> bool:
+    """Whether these functions may be used for a table."""
+    return bool(table.primary_key) and not table.uniques
+
+
+def read_row(writer: WriteTransaction, table: TableDef, partition: str, key: bytes) -> CurrentRow | None:
+    """The row with that encoded primary key, staged or stored. Raises SchemaChanged."""
+    layout = layout_of(table)
+    staged = writer.staged_partition(table, partition)
+    seq = writer.current_seq(staged.key_prefix + key)
+    if seq is None:
+        return None
+    found = staged.locate(seq)
+    if found is not None:
+        segment, place = found
+        if isinstance(segment, RowSegment) and segment.layout is layout:
+            return CurrentRow(seq, segment.rows[place])
+        plan = layout.projection(segment.layout.table.schema_version, None)
+        return CurrentRow(seq, _values(layout, plan.arrays(segment.part([place])), 0))
+    reader = writer.reader
+    stored = reader.locate(staged.row_prefix, seq)
+    if stored is None:
+        raise StorageCorrupt(f"table {table.full_name}: the key index names row {seq}, which is not stored")
+    batch, position = stored
+    plan = layout.projection(batch.header.schema_version, None)
+    return CurrentRow(seq, _values(layout, plan.arrays(reader.decode(layout, batch, reader)), position))
+
+
+def replace_row(writer: WriteTransaction, table: TableDef, partition: str, key: bytes, old_seq: int, row: Row) -> int:
+    """Stage a new version of the row that `read_row` gave; the primary key stays. Returns its `_seq`."""
+    staged = writer.staged_partition(table, partition)
+    seq = writer.stage_row(layout_of(table), staged, row, staged.key_prefix + key)
+    writer.supersede(staged, old_seq, seq)
+    return seq
+
+
+def delete_row(writer: WriteTransaction, table: TableDef, partition: str, key: bytes, old_seq: int) -> None:
+    """Stage the end of the row that `read_row` gave."""
+    staged = writer.staged_partition(table, partition)
+    writer.supersede(staged, old_seq, writer.release_key(staged.key_prefix + key))
+
+
+def _values(layout: TableLayout, arrays: list[pa.Array], position: int) -> Row:
+    return tuple(
+        array[position].value if column.type.kind in _COUNTED else array[position].as_py()
+        for array, column in zip(arrays, layout.table.columns, strict=True)
+    )
