@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="check a data folder",
-        description="Walk all structures of a data folder that no server uses, and report every inconsistency.",
+        description="Walk all structures of a data folder, also of one that is served, and report every inconsistency.",
     )
     check.add_argument("--data", metavar="DIR", type=Path, required=True, help="data folder")
     return parser

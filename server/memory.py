@@ -1,8 +1,8 @@
 """Keeps the process small: large blocks go back to the system as soon as they are freed.
 
-glibc learns from the first large block that is freed (a password hash takes 19 MB) to keep such blocks from then on, and
-makes an arena for each of many threads. Fixed thresholds and two arenas cost nothing that we could measure and save some
-20 MB at rest. Where there is no glibc, nothing is done.
+glibc learns from the first large block that is freed (a password hash takes 19 MB) to keep such blocks from then on,
+and makes an arena for each of many threads. Fixed thresholds and two arenas cost nothing that we could measure and save
+some 20 MB at rest. Where there is no glibc, nothing is done.
 """
 
 from __future__ import annotations

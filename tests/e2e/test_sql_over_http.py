@@ -281,6 +281,7 @@ def test_request_ids_reach_the_log(serve: Serve) -> None:
     running = serve("--log-format", "json", HEADRACE_LOGGING_LEVEL="debug").set_up()
     answer = running.post("SELECT 1", headers={"X-Request-ID": "abc-123"})
     assert answer.headers["X-Request-ID"] == "abc-123"
+    running.stop()
     assert re.search(r'"request_id":"abc-123"', running.log())
     assert running.token not in running.log()
     assert running.password not in running.log()
