@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from sql.arrow_framing import check_frames
 from sql.errors import InvalidInput, Unsupported
 from sql.ingest_columns import BadRow, BadRowsFound, convert_columns, resolve_columns
 from sql.ingest_ndjson import bad_lines, read_ndjson
@@ -38,11 +39,15 @@ MAX_HEADER_BYTES = 1 << 20
 """The longest CSV header."""
 MAX_COLUMN_CHUNK_BYTES = 256 << 20
 """The largest uncompressed column chunk of a Parquet row group that is accepted."""
+MAX_DECODED_BYTES = 4 << 30
+"""The most that the tables of one body may take together, unless the caller says otherwise."""
 _SPOOL_BYTES = 16 << 20
 
 
-def read_body(file: BinaryIO, content_type: str, table: TableDef) -> Iterator[pa.Table]:
-    """The tables of a body, read from its present position as they are asked for.
+def read_body(
+    file: BinaryIO, content_type: str, table: TableDef, *, max_bytes: int = MAX_DECODED_BYTES
+) -> Iterator[pa.Table]:
+    """The tables of a body, read from its present position as they are asked for; together at most `max_bytes`.
 
     Raises Unsupported for a content type that is none of `CONTENT_TYPES`, InvalidInput for everything wrong with
     the body, also after some tables were yielded: the caller must apply all or nothing.
@@ -55,14 +60,17 @@ def read_body(file: BinaryIO, content_type: str, table: TableDef) -> Iterator[pa
     charset = parameters.lower().replace(" ", "").replace('"', "").partition("charset=")[2].partition(";")[0]
     if charset not in ("", "utf-8", "utf8", "us-ascii"):
         raise Unsupported(f"Charset '{charset[:40]}' cannot be ingested; use UTF-8")
-    return _guarded(read, file, table, media_type.strip().lower())
+    return _guarded(read(file, table), media_type.strip().lower(), max_bytes)
 
 
-def _guarded(
-    read: Callable[[BinaryIO, TableDef], Iterator[pa.Table]], file: BinaryIO, table: TableDef, media_type: str
-) -> Iterator[pa.Table]:
+def _guarded(parts: Iterator[pa.Table], media_type: str, max_bytes: int) -> Iterator[pa.Table]:
+    total = 0
     try:
-        yield from read(file, table)
+        for part in parts:
+            total += part.nbytes
+            if total > max_bytes:
+                raise InvalidInput(f"The body holds more than {max_bytes} bytes of values; send it in parts")
+            yield part
     except (pa.ArrowException, OSError, MemoryError, ValueError, TypeError, KeyError, RecursionError) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise InvalidInput(f"The body is not valid {media_type}: {why}") from None
@@ -77,14 +85,16 @@ def _converted(batch: pa.RecordBatch, columns: list[ColumnDef], first_row: int) 
 
 
 def _read_arrow(file: BinaryIO, table: TableDef) -> Iterator[pa.Table]:
-    with pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(use_threads=False)) as reader:
-        columns = resolve_columns(reader.schema.names, table)
-        row = 1
-        for batch in reader:
-            batch.validate(full=True)
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield _converted(batch.slice(start, BATCH_ROWS), columns, row + start)
-            row += batch.num_rows
+    with _seekable(file) as source:
+        check_frames(source)
+        with pa.ipc.open_stream(source, options=pa.ipc.IpcReadOptions(use_threads=False)) as reader:
+            columns = resolve_columns(reader.schema.names, table)
+            row = 1
+            for batch in reader:
+                batch.validate(full=True)
+                for start in range(0, batch.num_rows, BATCH_ROWS):
+                    yield _converted(batch.slice(start, BATCH_ROWS), columns, row + start)
+                row += batch.num_rows
 
 
 def _read_parquet(file: BinaryIO, table: TableDef) -> Iterator[pa.Table]:

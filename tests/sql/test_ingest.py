@@ -408,6 +408,23 @@ def test_an_arrow_message_that_claims_to_be_huge() -> None:
     refused(text.replace(struct.pack("<ii", 0, 1000), struct.pack("<ii", -5, 1000)), ARROW)
 
 
+def test_arrow_batches_that_unpack_to_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = io.BytesIO()
+    table = pa.table({"id": pa.array([1] * 100_000, pa.int32()), "name": pa.array(["x"] * 100_000).dictionary_encode()})
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    assert read(sink.getvalue(), ARROW).num_rows == 100_000
+    monkeypatch.setattr("sql.arrow_framing.MAX_UNPACKED_BYTES", 500_000)
+    assert "unpacks to more than 500000 bytes" in refused(sink.getvalue(), ARROW)
+    assert read(arrow_body(table), ARROW).num_rows == 100_000
+
+
+def test_all_of_a_body_is_bounded() -> None:
+    parts = read_body(io.BytesIO(b'{"id": 1}\n' * 1000), NDJSON, SMALL, max_bytes=1000)
+    with pytest.raises(InvalidInput, match="more than 1000 bytes of values"):
+        list(parts)
+
+
 def test_long_lines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sql.ingest_ndjson.MAX_LINE_BYTES", 1000)
     monkeypatch.setattr("sql.ingest_ndjson.BLOCK_BYTES", 100)
