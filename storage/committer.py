@@ -103,6 +103,9 @@ class Committer:
             self._expected = len(group) + min(len(self._queue), options.group_works)
             try:
                 self._commit_group(group)
+            except StorageError as error:
+                log.error("a group of %d works failed: %s", len(group), error)
+                self._fail(group, error)
             except Exception as error:
                 log.exception("a group of %d works failed", len(group))
                 self._fail(group, error)

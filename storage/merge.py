@@ -101,6 +101,7 @@ class Merger:
     def run_once(self) -> int:
         """One round over everything: merge all partitions, then retention. How many merges. For tests and COMPACT."""
         before = self.merges
+        self.maintain()
         with self._snapshot("listing partitions") as snapshot:
             partitions = [(t.table_id, user) for t in snapshot.catalog.tables() for user in snapshot.partitions(t)]
         for partition in partitions:
@@ -202,7 +203,7 @@ class Merger:
         before = self._clock.now_us() - int(options.retention_seconds * 1e6)
         while not self._stopped.is_set():
             with self._snapshot("retention") as snapshot, snapshot.reading() as reader:
-                point = truncation_point(reader, before, options.retention_bytes)
+                point = truncation_point(reader, before, self._retention_bytes())
                 self.truncated = read_number(reader.txn, reader.dbs, LOG_TRUNCATED, 0)
             if point <= self.truncated:
                 break
@@ -215,6 +216,11 @@ class Merger:
             done = False
             while not done and not self._stopped.is_set():
                 done = self._submit(lambda wtxn, table_id=table_id: reclaim_table(wtxn, table_id)).result()  # type: ignore[misc]
+
+    def _retention_bytes(self) -> int:
+        """What the log may take: never more than a quarter of a limited data file."""
+        options = self._options
+        return min(options.retention_bytes, options.max_bytes // 4) if options.max_bytes else options.retention_bytes
 
     def _purge_history(self) -> None:
         with self._snapshot("purging history") as snapshot, snapshot.reading() as reader:

@@ -51,7 +51,8 @@ def truncate_log(wtxn: WriteTransaction, point: int) -> int:
     with wtxn.txn.cursor(db=wtxn.dbs.commits) as cursor:
         more = cursor.first()
         while more and deleted < SLICE and parse_seq_key(bytes(cursor.key())) <= point:
-            more = cursor.delete()
+            cursor.delete()  # moves to the next one, or to nothing
+            more = bool(cursor.key())
             deleted += 1
     present = read_number(wtxn.txn, wtxn.dbs, LOG_TRUNCATED, 0)
     wtxn.txn.put(LOG_TRUNCATED, pack_number(max(point, present)), db=wtxn.dbs.meta)
