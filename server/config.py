@@ -59,7 +59,7 @@ class RetentionSection(msgspec.Struct, frozen=True):
 class LimitsSection(msgspec.Struct, frozen=True):
     """Sizes of requests and results."""
 
-    max_body_bytes: Annotated[int, Meta(ge=1024, description="Largest body of a request, except ingest")] = 10 * MIB
+    max_body_bytes: Annotated[int, Meta(ge=1024, description="Largest body of a request, except ingest")] = 32 * MIB
     max_sql_bytes: Annotated[int, Meta(ge=1, description="Longest SQL text of a request")] = MIB
     max_result_rows: Annotated[
         int, Meta(ge=1, description="Most rows of a JSON result; the streaming formats have no such limit")
@@ -222,8 +222,8 @@ class ExecutionSection(msgspec.Struct, frozen=True):
     stream_timeout_seconds: Annotated[
         float, Meta(gt=0, description="Longest time of a result in a streaming format")
     ] = 300.0
-    max_parameters: Annotated[int, Meta(ge=0, description="Most parameters ($1, $2, …) of a request")] = 50
-    max_parameter_size_bytes: Annotated[int, Meta(ge=1, description="Largest single parameter")] = 524_288
+    max_parameters: Annotated[int, Meta(ge=0, description="Most parameters ($1, $2, …) of a request")] = 32_767
+    max_parameter_size_bytes: Annotated[int, Meta(ge=1, description="Largest single parameter")] = 16 * MIB
     sql_plan_cache_max_entries: Annotated[int, Meta(ge=1, description="Statements whose plan is remembered")] = 2000
     max_waiting: Annotated[
         int, Meta(ge=1, description="Statements that may wait for a thread before new ones are refused with 503")
