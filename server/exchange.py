@@ -67,12 +67,13 @@ class Exchange:
         await self._send(message)
 
     async def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send a whole answer; `headers` must hold its content type, the length is added here."""
+        """Send a whole answer; `headers` must hold its content type, the length is added here (204 has none)."""
         self.status = status
+        length = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
         await self._send({
             "type": "http.response.start",
             "status": status,
-            "headers": [*headers, (b"content-length", b"%d" % len(body)), *self.extra_headers],
+            "headers": [*headers, *length, *self.extra_headers],
         })  # fmt: skip
         await self._send({"type": "http.response.body", "body": b"" if self.scope["method"] == "HEAD" else body})
 

@@ -4,6 +4,7 @@
 error                   answer
 ======================  =======================================================================================
 SqlError                its status, the error shape of SQL requests (`sql.rendering.encode_error`)
+StorageError            that of the SqlError which it means (`sql.storage_errors.translated`)
 HttpError               its status, `{"error": code, "message": …}` and its fields, or the SQL shape
 HTTPException           404 and 405 of the router, `{"error": "NOT_FOUND" or "METHOD_NOT_ALLOWED", "message": …}`
 anything else           500 INTERNAL_ERROR with the request id; the traceback goes to the log only
@@ -22,6 +23,9 @@ from server.errors import HttpError
 from server.exchange import Exchange
 from server.wire import SqlFailure, SqlFailureDetail
 from sql.errors import SqlError
+from sql.rendering import encode_error
+from sql.storage_errors import translated
+from storage.errors import StorageError
 
 Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
@@ -34,6 +38,8 @@ _ROUTER_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
 def answer_to(error: Exception, exchange: Exchange) -> Answer:
     """Return status, headers (without the length) and body of the answer to an error."""
+    if isinstance(error, StorageError):
+        error = translated(error)
     if isinstance(error, SqlError):
         return error.status, _retry_later(error.status), _sql_error(error, exchange)
     if isinstance(error, HttpError):
@@ -52,8 +58,6 @@ def sql_failure(code: str, message: str, took: float, details: object = None, **
 
 
 def _sql_error(error: SqlError, exchange: Exchange) -> bytes:
-    from sql.rendering import encode_error
-
     return encode_error(error, exchange.took_ms)
 
 

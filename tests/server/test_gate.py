@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sql.errors import InvalidSql, Overloaded, StorageFullError, TableNotFound
+from storage.errors import QueueFull, StorageClosed, StorageFull, StoragePoisoned
 from tests.server.fakes import BEARER, REMOTE, make
 
 LIMITED = {"rate_limit": {"max_requests_per_ip_per_sec": 3}}
@@ -62,6 +63,22 @@ def test_sql_errors_have_their_status_and_shape(
     assert body["took"] >= 0
     assert body["error"]["message"] == str(error)
     assert answer.headers.get("Retry-After") == retry
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (StorageFull("map"), 507, "STORAGE_FULL"),
+        (QueueFull("queue"), 503, "SERVER_OVERLOADED"),
+        (StorageClosed("closed"), 503, "STORAGE_UNAVAILABLE"),
+        (StoragePoisoned("EIO"), 503, "STORAGE_UNAVAILABLE"),
+    ],
+)
+def test_storage_errors_that_got_through_have_their_status(
+    tmp_path: Path, error: Exception, status: int, code: str
+) -> None:
+    answer = make(tmp_path, error=error).sql()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
 def test_unknown_paths_and_methods_are_json(tmp_path: Path) -> None:
@@ -142,6 +159,7 @@ def test_preflights_are_answered(tmp_path: Path) -> None:
     assert "POST" in answer.headers["Access-Control-Allow-Methods"]
     assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
     assert answer.headers["Access-Control-Max-Age"] == "3600"
+    assert "Content-Length" not in answer.headers
 
 
 def test_only_named_origins_are_allowed_where_some_are_named(tmp_path: Path) -> None:
