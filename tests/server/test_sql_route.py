@@ -105,7 +105,7 @@ def test_json_has_many_spellings(tmp_path: Path, kind: str) -> None:
 
 
 def test_sizes_are_limited(tmp_path: Path) -> None:
-    setting = make(tmp_path)
+    setting = make(tmp_path, {"execution": {"max_parameters": 50, "max_parameter_size_bytes": 524_288}})
     long = setting.sql({"sql": "-" * 1_048_577})
     assert failure(long) == (400, "INVALID_SQL", "SQL query too long: 1048577 bytes (maximum 1048576 bytes)")
     umlauts = setting.sql({"sql": "ä" * 600_000})
