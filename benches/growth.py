@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 
-from benches.load import Measurement, measure
-from benches.runner import Options, stage
-from benches.table import Aim, Report, Row
+from benches.runner import Contender, Options, compare, request_rows, stage
+from benches.table import Aim, Report
 
 NAME = "growth"
 SUMMARY = "insert and point read as the table grows from 10 thousand to 10 million rows"
@@ -17,46 +15,28 @@ FLAT = 1.5
 
 
 def run(options: Options) -> Iterator[Report]:
-    """One table for reads, one for inserts; a line for each size."""
-    reads: dict[int, list[Measurement]] = {}
-    inserts: dict[int, list[Measurement]] = {}
-    command = f"python -m benches {NAME}"
+    """One table of each size, asked in turn in every round, so that a drift of the machine meets all of them."""
     with stage(options, insist=True) as running:
-        filled = 0
+        headrace = running.headrace
+        reads, inserts = [], []
         for size in SIZES:
-            running.headrace.fill(filled, size - filled)
-            filled = size
-            for number in range(options.rounds + 1):
-                seconds = options.seconds if number else 1
-                read = measure(running.headrace.point_read(size), connections=CONNECTIONS, seconds=seconds)
-                load = running.headrace.insert(options.next_keys())
-                insert = measure(load, connections=CONNECTIONS, seconds=seconds)
-                if number:
-                    reads.setdefault(size, []).append(read)
-                    inserts.setdefault(size, []).append(insert)
-    for name, measured in (("Point read", reads), ("INSERT", inserts)):
-        yield Report(
-            title=f"{name} as the table grows, {CONNECTIONS} connections",
-            unit="requests/s",
-            headings=("p50 ms", "p99 ms"),
-            rows=tuple(_row(size, rounds, command) for size, rounds in measured.items()),
-            aims=(Aim(_label(SIZES[0]), 1 / FLAT),),
-            subject=_label(SIZES[-1]),
-        )
+            table = f"notes_{size}"
+            headrace.create_notes(table)
+            headrace.fill(0, size, table)
+            key = f"headrace-{size}"
+            reads.append(Contender(key, _label(size), "yes", lambda _, t=table, n=size: headrace.point_read(n, t)))  # type: ignore[misc]
+            inserts.append(Contender(key, _label(size), "yes", lambda first, t=table: headrace.insert(first, t)))  # type: ignore[misc]
+        for name, contenders in (("Point read", reads), ("INSERT", inserts)):
+            outcomes = compare(running, contenders, connections=CONNECTIONS)
+            yield Report(
+                title=f"{name} by size of the table, {CONNECTIONS} connections",
+                unit="requests/s",
+                headings=("p50 ms", "p99 ms"),
+                rows=request_rows(outcomes, f"python -m benches {NAME}"),
+                aims=tuple(Aim(_label(size), 1 / FLAT) for size in SIZES[:-1]),
+                subject=_label(SIZES[-1]),
+            )
 
 
 def _label(size: int) -> str:
     return f"{size:,} rows"
-
-
-def _row(size: int, measured: list[Measurement], command: str) -> Row:
-    return Row(
-        syncs="yes",
-        system=_label(size),
-        figure=statistics.median(m.rate for m in measured),
-        details=(
-            f"{statistics.median(m.p50 for m in measured):.2f}",
-            f"{statistics.median(m.p99 for m in measured):.2f}",
-        ),
-        command=command if size == SIZES[-1] else "",
-    )

@@ -15,7 +15,7 @@ CREATE SHARED TABLE bench.{} (
     id BIGINT PRIMARY KEY, room TEXT NOT NULL, author TEXT NOT NULL, body TEXT NOT NULL, stars INT NOT NULL)
 """
 _COLUMNS = "(id, room, author, body, stars)"
-_READ = "SELECT id, room, author, body, stars FROM bench.notes WHERE id = $1"
+_READ = "SELECT id, room, author, body, stars FROM bench.{} WHERE id = $1"
 _UPDATE = "UPDATE bench.notes SET stars = $2 WHERE id = $1"
 USER, USER_PASSWORD = "bench", "Wheel-and-water-1"
 FILL_ROWS = 250_000
@@ -70,24 +70,24 @@ class Headrace:
         """Create a table of the same columns under another name."""
         self.sql(_TABLE.format(table))
 
-    def fill(self, first: int, count: int) -> None:
+    def fill(self, first: int, count: int, table: str = "notes") -> None:
         """Ingest the rows as Arrow."""
         for start in range(first, first + count, FILL_ROWS):
             rows = batch(start, min(FILL_ROWS, first + count - start))
-            self.ingest("bench/notes", arrow_stream(rows), "application/vnd.apache.arrow.stream")
+            self.ingest(f"bench/{table}", arrow_stream(rows), "application/vnd.apache.arrow.stream")
 
     def ingest(self, table: str, body: bytes, content_type: str) -> None:
         """Send one body to the bulk endpoint."""
         headers = self.headers | {"Content-Type": content_type}
         send("POST", f"{self.base}/v1/api/ingest/{table}", body, headers)
 
-    def point_read(self, rows: int) -> Load:
+    def point_read(self, rows: int, table: str = "notes") -> Load:
         """SELECT by key with a parameter."""
-        return self._statement(_READ, f"'[%d]', any_id({rows})")
+        return self._statement(_READ.format(table), f"'[%d]', any_id({rows})")
 
-    def insert(self, first: int) -> Load:
+    def insert(self, first: int, table: str = "notes") -> Load:
         """INSERT of one row with five parameters."""
-        statement = f"INSERT INTO bench.notes {_COLUMNS} VALUES ($1, $2, $3, $4, $5)"
+        statement = f"INSERT INTO bench.{table} {_COLUMNS} VALUES ($1, $2, $3, $4, $5)"
         return self._statement(statement, f'\'[%d,"%s","%s","%s",%d]\', note({first} + n)')
 
     def insert_batch(self, first: int, size: int, *, parameters: bool) -> Load:

@@ -192,7 +192,7 @@ def request_rows(outcomes: Sequence[Outcome], command: str, *, per_request: int 
             system=outcome.contender.name,
             figure=outcome.median(lambda m: m.rate * per_request),
             details=(f"{outcome.median(lambda m: m.p50):.2f}", f"{outcome.median(lambda m: m.p99):.2f}"),
-            command=f"{command} --only {outcome.contender.key}",
+            command=f"{command} --only {outcome.contender.key.partition('-')[0]}",
         )
         for outcome in outcomes
     )
