@@ -9,7 +9,7 @@ import duckdb
 import msgspec
 
 from sql.errors import ExecutionError, InvalidSql, MemoryLimitExceeded, QueryTimeout, SqlError
-from sql.generate import Positions, source_position
+from sql.generate import Places, Positions, source_position
 from sql.rights import nearest
 from sql.workers import Control
 
@@ -36,6 +36,9 @@ _INVALID = (
 )
 _FATAL = (duckdb.FatalException, duckdb.InternalException)
 
+_LONGEST = 600
+"""Characters of a message at most."""
+
 
 def is_fatal(error: BaseException) -> bool:
     """Whether the connection must not be used again after this error."""
@@ -50,10 +53,11 @@ def translate(
     scans: Mapping[str, str] | None = None,
     control: Control | None = None,
     shift: int = 0,
+    places: Places | None = None,
 ) -> SqlError:
     """The client's error. `columns` are names to suggest; `scans` what the query calls our private scans.
 
-    `shift` is how many bytes stood before the query in the text that failed.
+    `shift` is how many bytes stood before the query in the text that failed, `places` where functions are called.
     """
     if isinstance(error, SqlError):
         return error
@@ -68,9 +72,16 @@ def translate(
     if "maximum total string size" in message or "Arrow Appender" in message:
         return MemoryLimitExceeded("A result column holds more than 2 GiB in one batch of rows.")
     line, column = _place(details, positions, shift)
-    sentence = _sentence(message, details, columns, scans or {})
-    kind_of_error = InvalidSql if isinstance(error, _INVALID) else ExecutionError
+    if details.get("error_subtype") == "NO_MATCHING_FUNCTION":
+        line, column = (places or {}).get(details.get("name", ""), (line, column))
+    sentence = _cut(_sentence(message, details, columns, scans or {}))
+    kind_of_error = InvalidSql if isinstance(error, _INVALID) or type(error) is duckdb.Error else ExecutionError
     return kind_of_error(sentence, line=line, column=column)
+
+
+def _cut(sentence: str) -> str:
+    """DuckDB quotes whole values; a message says where, it does not carry the data."""
+    return sentence if len(sentence) <= _LONGEST else f"{sentence[: _LONGEST // 2]} … {sentence[-_LONGEST // 4 :]}"
 
 
 def _interrupted(control: Control | None) -> SqlError:
