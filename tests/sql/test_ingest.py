@@ -435,8 +435,8 @@ def test_long_lines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "header" in refused("x" * 100, CSV)
 
 
-def test_large_column_chunks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest, "MAX_COLUMN_CHUNK_BYTES", 1000)
+def test_large_row_groups_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest, "MAX_ROW_GROUP_BYTES", 1000)
     bomb = parquet_body(pa.table({"name": ["x" * 100_000]}), compression="zstd", use_dictionary=False)
     assert len(bomb) < 2000
-    assert "Row group 1 holds more than 1000 bytes of one column" in refused(bomb, PARQUET)
+    assert "Row group 1 holds more than 1000 bytes" in refused(bomb, PARQUET)
