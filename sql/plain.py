@@ -106,7 +106,9 @@ def _negated(node: exp.Expr) -> object:
     if not isinstance(node, exp.Literal) or node.is_string:
         return NOT_PLAIN
     number = _number(node.this)
-    return -number if isinstance(number, (int, Decimal)) else NOT_PLAIN
+    if isinstance(number, Decimal):
+        return number.copy_negate()  # a minus sign would round to 28 digits
+    return -number if isinstance(number, int) else NOT_PLAIN
 
 
 def _bytes(text: str) -> object:

@@ -39,11 +39,21 @@ def db(database: Writer) -> Iterator[Writer]:
 
 
 def fails(
-    db: Writer, text: str, message: str, kind: type[SqlError] = ExecutionError, params=(), identity=ADMIN
+    db: Writer,
+    text: str,
+    message: str,
+    kind: type[SqlError] = ExecutionError,
+    *,
+    params=(),
+    identity=ADMIN,
+    via=None,
 ) -> None:
     seq = db.engine.last_seq
     with pytest.raises(kind) as caught:
-        db.write(text, params, identity)
+        if via is None:
+            db.write(text, params, identity)
+        else:
+            via(text)
     assert message in caught.value.message
     assert db.engine.last_seq == seq
 
@@ -438,3 +448,71 @@ def test_keyed_plans_ask_no_engine(db: Writer) -> None:
     assert not db.plan("UPDATE t SET name = repeat(name, 2) WHERE id = 1").keyed
     assert not db.plan("INSERT INTO t (id) SELECT 1").keyed
     assert not db.plan("DELETE FROM t WHERE n = 1").keyed
+
+
+# --- checks by query --------------------------------------------------------------------------------------------------
+
+
+def test_checks_that_need_the_query_engine(db: Writer) -> None:
+    db.run("CREATE TABLE c (a TEXT PRIMARY KEY CHECK (regexp_matches(a, '^[a-z]+$')), n INT)")
+    assert not db.plan("INSERT INTO c VALUES ('abc', 1)").keyed
+    db.write("INSERT INTO c VALUES ('abc', 1)")
+    fails(db, "INSERT INTO c VALUES ('x', 1), ('A1', 1)", "row 2 violates constraint 'c_a_check'")
+    fails(db, "ALTER TABLE c ADD COLUMN b TEXT DEFAULT 'x' CHECK (repeat(b, n) <> 'x')", "row 1", via=db.run)
+    db.run("ALTER TABLE c ADD COLUMN b TEXT DEFAULT 'x' CHECK (repeat(b, n) <> 'xx')")
+    fails(db, "UPDATE c SET n = 2 WHERE a = 'abc'", "row 1 violates constraint 'c_b_check'")
+    fails(db, "CREATE TABLE d (a TEXT CHECK (no_such_function(a)))", "no_such_function", SqlError, via=db.run)
+    fails(db, "CREATE TABLE d (a TEXT CHECK (repeat(a, 2)))", "is TEXT, not a condition", via=db.run)
+    fails(db, "CREATE TABLE d (a TEXT CHECK (getenv(a) = 'x'))", "getenv", SqlError, via=db.run)
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+
+EDGES = [
+    ("BOOLEAN", ["TRUE", "false"], [True, False]),
+    ("SMALLINT", ["-32768", "32767"], [-32768, 32767]),
+    ("INT", ["-2147483648", "2147483647"], [-(2**31), 2**31 - 1]),
+    ("BIGINT", ["-9223372036854775808", "9223372036854775807"], [-(2**63), 2**63 - 1]),
+    ("FLOAT", ["0.5", "-1e38"], [0.5, -9.999999680285692e37]),
+    ("DOUBLE", ["0.1", "-1.7976931348623157e308"], [0.1, -1.7976931348623157e308]),
+    ("TEXT", ["''", "'Zürich 🚀 ''quoted'''"], ["", "Zürich 🚀 'quoted'"]),
+    (
+        "TIMESTAMP",
+        ["'1969-12-31T23:59:59.999999'", "'9999-12-31 00:00:00'"],
+        ["1969-12-31 23:59:59.999999", "9999-12-31 00:00:00"],
+    ),
+    ("DATETIME", ["'2020-01-01T00:00:00+02:00'"], ["2019-12-31 22:00:00+00:00"]),
+    ("DATE", ["DATE '1900-01-01'", "'0001-01-01'"], ["1900-01-01", "0001-01-01"]),
+    ("TIME", ["'00:00:00'", "TIME '23:59:59.999999'"], ["00:00:00", "23:59:59.999999"]),
+    ("JSON", ["'{\"a\": [1, null]}'", "'null'"], ['{"a": [1, null]}', "null"]),
+    ("BYTES", ["X''", "X'00ff'"], [b"", b"\x00\xff"]),
+    ("UUID", ["'00000000-0000-0000-0000-0000000000ff'"], [bytes(15) + b"\xff"]),
+    (
+        "DECIMAL(38,10)",
+        ["-9999999999999999999999999999.9999999999", "0.1"],
+        ["-9999999999999999999999999999.9999999999", "0.1000000000"],
+    ),
+    ("EMBEDDING(3)", ["'[1, -0.5, 1e3]'", "[0, 0, 0]"], [[1.0, -0.5, 1000.0], [0.0, 0.0, 0.0]]),
+]
+
+
+@pytest.mark.parametrize(("kind", "literals", "values"), EDGES)
+def test_types_at_their_edges(db: Writer, kind: str, literals: list[str], values: list[object]) -> None:
+    db.run(f"CREATE TABLE v (id INT PRIMARY KEY, v {kind}, d {kind} DEFAULT {literals[0]})")
+    for number, literal in enumerate(literals):
+        db.write(f"INSERT INTO v (id, v) VALUES ({number}, {literal})")
+    db.write(f"INSERT INTO v VALUES ({len(literals)}, NULL, NULL)")
+    db.write(f"INSERT INTO v (id, v, d) SELECT id + 10, v, d FROM v WHERE id < {len(literals)}")
+    db.write("UPDATE v SET d = v WHERE id >= 10")
+
+    def plain(value: object) -> object:
+        return value if isinstance(value, (bool, int, float, str, bytes, list, type(None))) else str(value)
+
+    rows = {row["id"]: row for row in db.rows("v")}
+    for number, expected in enumerate(values):
+        assert plain(rows[number]["v"]) == expected
+        assert plain(rows[number]["d"]) == values[0]
+        assert plain(rows[number + 10]["v"]) == expected
+        assert plain(rows[number + 10]["d"]) == expected
+    assert rows[len(values)]["v"] is None
+    assert rows[len(values)]["d"] is None

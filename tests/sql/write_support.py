@@ -17,6 +17,7 @@ from sql.passwords import HashParameters
 from sql.plan import JsonKind, QueryPlan
 from sql.query import Execution, QueryRuntime, run_query
 from sql.results import StatementResult
+from sql.row_expressions import Evaluation
 from sql.statements import AlterUser, CreateUser, DropUser
 from sql.system_tables import SystemTables
 from sql.workers import Control
@@ -62,8 +63,12 @@ class Database:
                 mutation = users.prepare(statement, snapshot, identity, CHEAP)
             result = self.commit(mutation)
         else:
-            result = self.commit(lambda w: ddl.run(statement, w, context))
+            result = self.commit(lambda w: ddl.run(statement, w, context, self.evaluation(identity)))
         return result.message or ""
+
+    def evaluation(self, identity: Identity) -> Evaluation | None:
+        """Without a query engine, CHECK conditions are limited."""
+        return None
 
     def table(self, name: str, namespace: str = "app") -> TableDef:
         found = self.engine.catalog.table(namespace, name)
@@ -122,6 +127,10 @@ class Writer(Database):
         super().__init__(engine)
         self.pool = pool
         self.services = Services(pool)
+
+    def evaluation(self, identity: Identity) -> Evaluation:
+        binding = BindContext(self.engine.catalog, SystemTables([]), "app", identity.role, self.pool)
+        return Evaluation(binding, self.services)
 
     def plan(self, text: str, params: Sequence[object] = (), identity: Identity = ADMIN, namespace: str = "app"):
         (parsed,) = parse_batch(text)
