@@ -21,8 +21,8 @@ from sql.outputs import origins, result_columns, sources
 from sql.plain import parameter_index
 from sql.plan import DELETED, HIDDEN_COLUMNS, SEQ, JsonKind, KeyAccess, Parameter, Path, QueryPlan, Scan, Source
 from sql.pushdown import key_access, key_terms
-from sql.rewrite import PRIVATE_FUNCTIONS, HiddenParameters, point_at_scans
-from sql.scope import TableUse, hide_from_stars
+from sql.rewrite import PRIVATE_FUNCTIONS, HiddenParameters, function_name, point_at_scans
+from sql.scope import TableUse, hide_from_stars, position
 from storage.types import BIGINT, BOOLEAN, DOUBLE, JSON, TEXT, TIMESTAMP, ColumnType
 
 _KIND_TYPES: dict[JsonKind, ColumnType] = {
@@ -55,7 +55,7 @@ def plan_for_duckdb(
     hide_from_stars(uses)
     point_at_scans(uses)
     scans = [use.scan() for use in uses]
-    engine = _Engine(tree, scans, pool)
+    engine = _Engine(tree, scans)
     types: ParameterTypes = {index: (_HIDDEN_TYPES[source], False) for source, index in hidden.indexes.items()}
     types |= _any_lists(tree, uses)
     with pool.planning({scan.name: empty_scan(scan) for scan in scans}) as session:
@@ -100,7 +100,7 @@ def scan_types(scan: Scan) -> dict[str, ColumnType]:
 class _Engine:
     """A marked copy of the tree and what DuckDB says about it."""
 
-    def __init__(self, tree: exp.Expr, scans: Sequence[Scan], pool: DuckPool) -> None:
+    def __init__(self, tree: exp.Expr, scans: Sequence[Scan]) -> None:
         self._tree = tree.copy()
         self._marked = quote_and_mark(self._tree)
         self._scans = {scan.name: scan.alias for scan in scans}
@@ -108,7 +108,9 @@ class _Engine:
         self._names = frozenset(self._columns) | {
             alias.alias.lower() for alias in tree.find_all(exp.Alias, exp.TableAlias)
         }
-        self._pool = pool
+        self._places = {
+            function_name(node): position(node) for node in reversed(list(tree.find_all(exp.Func, bfs=False)))
+        }
 
     def sign(
         self, session: DuckSession, types: ParameterTypes, kinds: Sequence[JsonKind]
@@ -120,7 +122,7 @@ class _Engine:
         text, positions = self._generate(types)
         try:
             called = guard.check(
-                session.serialize, text, positions, self._scans, PRIVATE_FUNCTIONS, self._names
+                session.serialize, text, positions, self._scans, PRIVATE_FUNCTIONS, self._names, self._places
             )  # fmt: skip
         except duckdb.Error as error:
             raise self._error(error, positions) from None
@@ -170,7 +172,7 @@ class _Engine:
             raise self._error(error, positions) from None
 
     def _error(self, error: duckdb.Error, positions: Positions, shift: int = 0) -> SqlError:
-        return translate(error, positions, columns=self._columns, scans=self._scans, shift=shift)
+        return translate(error, positions, columns=self._columns, scans=self._scans, shift=shift, places=self._places)
 
 
 def _known_columns(scan: Scan) -> list[str]:

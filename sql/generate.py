@@ -18,6 +18,8 @@ from sql.scope import position
 from storage.types import ColumnType, Kind
 
 Positions = tuple[tuple[int, int, int], ...]
+Places = Mapping[str, tuple[int | None, int | None]]
+"""Line and column of the first call of each function, by its name in lower case."""
 ParameterTypes = dict[int, tuple[ColumnType, bool]]
 """The type of each `$n`, and whether it is a list of such values."""
 

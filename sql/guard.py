@@ -14,7 +14,7 @@ import msgspec
 
 from sql.allowed_functions import ALLOWED_FUNCTIONS, ALLOWED_TABLE_FUNCTIONS, VOLATILE_FUNCTIONS
 from sql.errors import InvalidSql, SqlError, Unsupported
-from sql.generate import Positions, source_position
+from sql.generate import Places, Positions, source_position
 
 _QUERY_NODES = frozenset(("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"))
 _TABLE_REFS = frozenset(("BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EXPRESSION_LIST", "EMPTY", "COLUMN_DATA"))
@@ -33,12 +33,18 @@ _MODIFIERS = frozenset(("ORDER_MODIFIER", "LIMIT_MODIFIER", "DISTINCT_MODIFIER",
 
 class _Check:
     def __init__(
-        self, scans: frozenset[str], private: frozenset[str], columns: frozenset[str], positions: Positions
+        self,
+        scans: frozenset[str],
+        private: frozenset[str],
+        columns: frozenset[str],
+        positions: Positions,
+        places: Places,
     ) -> None:
         self.scans = scans
         self.private = private
         self.columns = columns
         self.positions = positions
+        self.places = places
         self.functions: set[str] = set()
 
     def fail(self, message: str, node: dict[str, Any], kind: type[SqlError] = InvalidSql) -> SqlError:
@@ -46,6 +52,11 @@ class _Check:
         known = isinstance(offset, int) and offset < 2**40
         line, column = source_position(self.positions, offset) if known else (None, None)
         return kind(message, line=line, column=column)
+
+    def no_function(self, what: str, name: str, node: dict[str, Any]) -> SqlError:
+        error = self.fail(f"There is no {what} {name}().", node)
+        error.line, error.column = self.places.get(name, (error.line, error.column))
+        return error
 
     def walk(self, value: Any, ctes: frozenset[str]) -> None:
         if isinstance(value, list):
@@ -89,7 +100,7 @@ class _Check:
             function = node["function"]
             name = str(function.get("function_name", "")).lower()
             if name not in ALLOWED_TABLE_FUNCTIONS or not _unqualified(function):
-                raise self.fail(f"There is no table function {name}().", node)
+                raise self.no_function("table function", name, node)
 
     def expression(self, node: dict[str, Any]) -> None:
         kind = node["class"]
@@ -99,7 +110,7 @@ class _Check:
             name = str(node.get("function_name", "")).lower()
             known = name in ALLOWED_FUNCTIONS or name.upper() in ALLOWED_FUNCTIONS or name in ALLOWED_TABLE_FUNCTIONS
             if not (known or name in self.private) or not _unqualified(node):
-                raise self.fail(f"There is no function {name}().", node)
+                raise self.no_function("function", name, node)
             if node.get("export_state"):
                 raise self.fail("EXPORT_STATE is not supported.", node, Unsupported)
             self.functions.add(name)
@@ -120,10 +131,12 @@ def check(
     scans: Iterable[str],
     private_functions: frozenset[str],
     columns: Iterable[str],
+    places: Places,
 ) -> bool:
     """Raise unless DuckDB reads the text as one query over the scans; true when it calls volatile functions.
 
-    `serialize` is DuckDB's json_serialize_sql; `columns` are the names that mean columns in this query.
+    `serialize` is DuckDB's json_serialize_sql; `columns` are the names that mean columns in this query,
+    `places` where functions are called in the request's text.
     """
     answer = msgspec.json.decode(serialize(text))
     if answer.get("error"):
@@ -136,6 +149,6 @@ def check(
     statements = answer["statements"]
     if len(statements) != 1:
         raise InvalidSql("One query at a time.")
-    checker = _Check(frozenset(scans), private_functions, frozenset(columns), positions)
+    checker = _Check(frozenset(scans), private_functions, frozenset(columns), positions, places)
     checker.walk(statements[0]["node"], frozenset())
     return bool(checker.functions & VOLATILE_FUNCTIONS)

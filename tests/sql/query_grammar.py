@@ -205,12 +205,11 @@ def queries(draw: st.DrawFn, shape: tuple[Column, ...]) -> Query:
     keys = _keys(shape)
 
     def plain() -> str:
-        text = f"SELECT {make.outputs()} FROM t{make.where()}"
-        return text
+        return f"SELECT {make.outputs()} FROM t{make.where()}"
 
     form = draw(st.sampled_from([
-        "plain", "plain", "plain", "ordered", "limited", "key", "count", "computed", "grouped", "joined", "cte", "union",
-        "window", "in", "exists", "scalar", "distinct",
+        "plain", "plain", "plain", "ordered", "limited", "key", "count", "computed", "grouped", "joined", "cte",
+        "union", "window", "in", "exists", "scalar", "distinct",
     ]))  # fmt: skip
     ordered = False
     match form:

@@ -231,8 +231,7 @@ def test_more_queries_than_connections_wait(world: World) -> None:
     results: list[int] = []
 
     def work() -> None:
-        for _ in range(5):
-            results.append(world.run("select sum(id) from people").column(0)[0].as_py())
+        results.extend(world.run("select sum(id) from people").column(0)[0].as_py() for _ in range(5))
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:

@@ -1,0 +1,168 @@
+"""System tables, SHOW and DESCRIBE: their columns as the reference has them, and their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+import pytest
+
+from sql.dialect import parse_batch
+from sql.duck import DuckOptions, DuckPool
+from sql.errors import PermissionDenied, TableNotFound
+from sql.identity import Identity
+from sql.query import QueryRuntime
+from sql.results import StatementResult
+from sql.show import describe, show
+from sql.statements import Describe, Show
+from sql.system_tables import SystemContext, default_registry
+from storage.catalog import AccessLevel, ColumnDef, SchemaVersion, TableKind, UserDef
+from storage.types import BIGINT, INT, TEXT, decimal
+from tests.sql.fake_view import FakeView
+from tests.sql.query_support import ALICE, BOB, DBA, ROOT, World, table
+
+REFERENCE = {
+    "users": "user_id, password_hash, role, email, auth_type, auth_data, storage_mode, storage_id, "
+    "failed_login_attempts, locked_until, last_login_at, created_at, updated_at, last_seen, deleted_at",
+    "namespaces": "namespace_id, name, created_at, options, table_count",
+    "schemas": "table_id, table_name, namespace_id, table_type, created_at, schema_version, columns, table_comment, "
+    "updated_at, options, access_level, is_latest, storage_id, use_user_storage",
+    "tables": "namespace_id, table_name, table_type, storage_id, version, options, comment, updated_at, created_at",
+    "columns": "namespace_id, table_name, version, column_id, column_name, comment, data_type, default_value, ordinal, "
+    "nullable, primary_key, primary_key_pos",
+    "settings": "name, value, description, category",
+    "stats": "metric_name, metric_value",
+    "datatypes": "arrow_type, kalam_type, sql_name, description",
+}
+NOTES = msgspec.structs.replace(
+    table(1, "notes", [("id", BIGINT), ("body", TEXT), ("price", decimal(8, 2))]),
+    schema_version=2,
+    history=(SchemaVersion(1, (ColumnDef(1, "id", INT, nullable=False),)),),
+    created_at=1_000_000,
+)
+STAFF = table(2, "staff", [("id", BIGINT)], kind=TableKind.SHARED, access=AccessLevel.DBA)
+USERS = {
+    ("user", "ann"): UserDef("ann", "user", password_hash="$argon2id$x", email="ann@example.org"),
+    ("user", "svc"): UserDef("svc", "service"),
+}
+
+
+@dataclass
+class Caller:
+    identity: Identity
+    namespace: str = "default"
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    view = FakeView([NOTES, STAFF], USERS)
+    view.put(NOTES, "alice", [(1, "x", None), (2, "y", None)])
+    world = World(view, DuckPool(DuckOptions(memory_bytes=256 << 20, threads=1, connections=1)))
+    world.runtime = QueryRuntime(world.pool, world.runtime.functions, lambda identity: SystemContext(
+        identity, settings=lambda: [("server.port", "2900", "Port", "server")], stats=lambda: {"commits": "7"},
+    ))  # fmt: skip
+    yield world
+    world.pool.close()
+
+
+def command(world: World, text: str, identity: Identity = ALICE) -> StatementResult:
+    statement = parse_batch(text)[0].statement
+    if isinstance(statement, Describe):
+        return describe(statement, world.view, Caller(identity), world.system)
+    assert isinstance(statement, Show)
+    return show(statement, world.view, Caller(identity), world.system)
+
+
+@pytest.mark.parametrize("name", sorted(REFERENCE))
+def test_columns_are_those_of_the_reference(world: World, name: str) -> None:
+    result = world.run(f"select * from system.{name}", identity=ROOT)
+    assert ", ".join(result.column_names) == REFERENCE[name]
+    assert result.num_rows > 0
+
+
+def test_every_registered_table_can_be_read(world: World) -> None:
+    for provider in default_registry():
+        plan = world.bind(f"select * from {provider.full_name}", identity=ROOT)
+        result = world.run(f"select * from {provider.full_name}", identity=ROOT)
+        assert [c.name for c in plan.columns] == [c.name for c in provider.columns]
+        assert [c.type for c in plan.columns] == [c.type for c in provider.columns]
+        assert result.num_rows >= 0
+
+
+def test_rows(world: World) -> None:
+    def rows(text: str) -> list[tuple[object, ...]]:
+        return world.rows(text, identity=DBA)
+
+    assert rows("select user_id, password_hash, role, email from system.users order by 1") == [
+        ("ann", "***", "user", "ann@example.org"), ("svc", None, "service", None),
+    ]  # fmt: skip
+    assert rows("select namespace_id, table_count from system.namespaces") == [("default", 2)]
+    assert rows("select table_name, version from system.tables order by 1") == [("notes", 2), ("staff", 1)]
+    columns = "column_name, data_type, primary_key, primary_key_pos"
+    assert rows(f"select {columns} from system.columns where table_name = 'notes'") == [
+        ("id", "BIGINT", True, 1), ("body", "TEXT", False, None), ("price", "DECIMAL(8,2)", False, None),
+    ]  # fmt: skip
+    assert rows("select schema_version, is_latest from system.schemas where table_name = 'notes' order by 1") == [
+        (1, False), (2, True),
+    ]  # fmt: skip
+    assert rows("select * from system.settings") == [("server.port", "2900", "Port", "server")]
+    assert rows("select metric_value from system.stats where metric_name = 'commits'") == [("7",)]
+    joined = "system.tables t join system.columns c using (table_name)"
+    assert rows(f"select table_name, count(*) from {joined} group by all order by 1") == [
+        ("notes", 3), ("staff", 1),
+    ]  # fmt: skip
+
+
+def test_information_schema(world: World) -> None:
+    assert world.rows("select * from information_schema.tables where table_schema = 'default'") == [
+        ("kalam", "default", "notes", "BASE TABLE")
+    ]
+    assert world.rows(
+        "select column_name, ordinal_position, is_nullable, data_type, numeric_precision, numeric_scale "
+        "from information_schema.columns where table_name = 'notes'"
+    ) == [
+        ("id", 1, "NO", "BIGINT", 64, 0), ("body", 2, "YES", "TEXT", None, None),
+        ("price", 3, "YES", "DECIMAL(8,2)", 8, 2),
+    ]  # fmt: skip
+    names = [row[0] for row in world.rows("select schema_name from information_schema.schemata")]
+    assert names == ["default", "information_schema"]
+
+
+def test_show_and_describe(world: World) -> None:
+    shown = command(world, "show tables")
+    assert [column.name for column in shown.columns] == REFERENCE["schemas"].split(", ")
+    assert shown.table is not None
+    assert shown.table.column("table_name").to_pylist() == ["notes"]
+    assert command(world, "show tables in nowhere").row_count == 0
+    assert command(world, "show tables", DBA).row_count == 2
+    namespaces = command(world, "show namespaces")
+    assert namespaces.table is not None
+    assert namespaces.table.column("table_count").to_pylist() == [1]
+    described = command(world, "describe table notes")
+    assert ", ".join(column.name for column in described.columns) == (
+        "column_name, ordinal_position, column_id, data_type, is_nullable, is_primary_key, column_default, "
+        "column_comment, schema_version"
+    )
+    assert described.table is not None
+    assert described.table.column("column_name").to_pylist() == ["id", "body", "price"]
+    assert described.table.column("is_nullable").to_pylist() == [False, True, True]
+    assert command(world, "describe table notes history").row_count == 4
+    assert command(world, "show columns from notes").row_count == 3
+    with pytest.raises(PermissionDenied):
+        command(world, "describe table staff")
+    with pytest.raises(TableNotFound):
+        command(world, "describe table nots")
+    with pytest.raises(PermissionDenied):
+        command(world, "describe table system.users")
+    assert command(world, "describe table system.users", ROOT).row_count == 15
+
+
+def test_stats_count_the_callers_rows(world: World) -> None:
+    for identity, rows in ((ALICE, 2), (BOB, 0), (ROOT, 0)):
+        stats = command(world, "show stats for table notes", identity)
+        assert stats.table is not None
+        assert stats.table.to_pylist() == [{
+            "table_name": "notes", "namespace": "default", "schema_version": 2, "logical_rows": rows,
+            "flushed_segments": 0, "active_streams": 0, "memory_bytes": 0,
+        }]  # fmt: skip
