@@ -8,9 +8,13 @@ the headers from it; the log reads the request id from the context variable.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from starlette.types import Message, Receive, Scope, Send
+
+Answer = Callable[[int, list[tuple[bytes, bytes]], bytes], bool]
+"""Writes a whole answer at once, if it can (`server.protocol.OneWriteCycle.answer`)."""
 
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
 
@@ -24,6 +28,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_answer",
         "_receive",
         "_send",
         "client",
@@ -41,6 +46,7 @@ class Exchange:
         self.scope = scope
         self._receive = receive
         self._send = send
+        self._answer: Answer | None = getattr(getattr(send, "__self__", None), "answer", None)
         self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # of a repeated header, the first counts
         self.started = time.perf_counter()
         self.request_id = ""
@@ -70,11 +76,10 @@ class Exchange:
         """Send a whole answer; `headers` must hold its content type, the length is added here (204 has none)."""
         self.status = status
         length = [] if status == 204 else [(b"content-length", b"%d" % len(body))]
-        await self._send({
-            "type": "http.response.start",
-            "status": status,
-            "headers": [*headers, *length, *self.extra_headers],
-        })  # fmt: skip
+        everything = [*headers, *length, *self.extra_headers]
+        if self._answer is not None and self._answer(status, everything, body):
+            return
+        await self._send({"type": "http.response.start", "status": status, "headers": everything})
         await self._send({"type": "http.response.body", "body": b"" if self.scope["method"] == "HEAD" else body})
 
 

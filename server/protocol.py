@@ -21,7 +21,7 @@ from collections.abc import Callable
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config as UvicornConfig
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from server.config import PerformanceSection
@@ -129,9 +129,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._disarm()
         self._in_body = True
         super().on_headers_complete()
-        cycle = self.cycle
+        cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None:
-            cycle.transport = HeadWithBody(self.transport)  # type: ignore[assignment]
+            cycle.__class__ = OneWriteCycle
 
     def on_message_complete(self) -> None:
         """Note that the whole request has arrived."""
@@ -194,39 +194,34 @@ class LimitedProtocol(HttpToolsProtocol):
             self._counted = ""
 
 
-class HeadWithBody:
-    """Stands between a request's cycle and its transport, and writes the head of an answer together with its body.
+class OneWriteCycle(RequestResponseCycle):
+    """A request's cycle that can also write a whole answer at once.
 
-    uvicorn writes them one after the other, which is a system call each: the dearest part of a short answer.
+    `send` writes head and body one after the other, a system call each, and checks every header: the dearest part of a
+    short answer. `Exchange.respond` finds `answer` through the `send` that it was given.
     """
 
-    __slots__ = ("_head", "_transport", "_waits")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head = b""
-        self._waits = True
-
-    def write(self, data: bytes) -> None:
-        """Keep the head back; write everything else (also `100 Continue`) at once."""
-        if self._waits and not data.startswith(b"HTTP/1.1 100"):
-            self._waits = False
-            self._head = data
-            return
-        if self._head:
-            data, self._head = self._head + data, b""
-        self._transport.write(data)
-
-    def close(self) -> None:
-        """Write what is kept back, then close."""
-        if self._head:
-            self._transport.write(self._head)
-            self._head = b""
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        """Whether the connection is being closed."""
-        return self._transport.is_closing()
+    def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Write an answer whose headers are known to be sound; False if it must go the usual way."""
+        if self.response_started or self.disconnected or not self.keep_alive or self.flow.write_paused:
+            return False
+        if self.scope["method"] == "HEAD" or status == 204:
+            return False
+        parts = [STATUS_LINE[status]]
+        for name, value in self.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            if name == b"connection":
+                return False
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"\r\n", body)
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        self.transport.write(b"".join(parts))
+        self.response_complete = True
+        self.message_event.set()
+        self.on_response()
+        return True
 
 
 def _refuse_connection(current: int, maximum: int) -> ASGIApp:

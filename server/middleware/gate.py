@@ -70,6 +70,7 @@ class Gate:
             await self._failed(error, exchange)
         finally:
             self._log.finished(exchange)
+            del scope["exchange"]  # they hold each other: without this, every request waits for the garbage collector
 
     def _identify(self, exchange: Exchange) -> None:
         headers = exchange.headers
