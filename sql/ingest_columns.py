@@ -145,13 +145,6 @@ def _plain(array: pa.Array) -> pa.Array:
     return array
 
 
-def _is_scalar(source: pa.DataType) -> bool:
-    types = pa.types
-    return bool(
-        types.is_integer(source) or types.is_floating(source) or types.is_decimal(source) or types.is_boolean(source)
-    )
-
-
 def _is_source(source: pa.DataType, target: ColumnType) -> bool:
     """Whether values of an Arrow type can mean something in a column at all."""
     kind, types = target.kind, pa.types
@@ -168,7 +161,10 @@ def _is_source(source: pa.DataType, target: ColumnType) -> bool:
         return kind in (Kind.DATE, Kind.TIMESTAMP, Kind.DATETIME)
     if types.is_time(source):
         return kind is Kind.TIME
-    return _is_scalar(source)
+    if types.is_decimal(source):
+        # Arrow reads beyond its tables when a hostile schema has another scale.
+        return bool(0 <= source.scale <= source.precision)
+    return bool(types.is_integer(source) or types.is_floating(source) or types.is_boolean(source))
 
 
 def _vectorised(array: pa.Array, target: ColumnType) -> pa.Array:

@@ -408,6 +408,16 @@ def test_an_arrow_message_that_claims_to_be_huge() -> None:
     refused(text.replace(struct.pack("<ii", 0, 1000), struct.pack("<ii", -5, 1000)), ARROW)
 
 
+def test_a_decimal_with_a_hostile_scale() -> None:
+    table = pa.table({"n": pa.array([Decimal("1.5")], pa.decimal128(21, 2))})
+    hostile = arrow_body(table).replace(struct.pack("<ii", 21, 2), struct.pack("<ii", 21, 10**6))
+    assert hostile != arrow_body(table)
+    assert "decimal128(21, 1000000)" in refused(hostile, ARROW, table_of({"n": decimal(10, 2)}))
+    assert "decimal128(5, -2)" in refused(
+        arrow_body(pa.table({"n": pa.array([Decimal(100)], pa.decimal128(5, -2))})), ARROW, table_of({"n": INT})
+    )
+
+
 def test_arrow_batches_that_unpack_to_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     sink = io.BytesIO()
     table = pa.table({"id": pa.array([1] * 100_000, pa.int32()), "name": pa.array(["x"] * 100_000).dictionary_encode()})
