@@ -51,12 +51,25 @@ class Projection(NamedTuple):
     schema: pa.Schema
     steps: tuple[_Step, ...]
     plain: tuple[int, ...] | None
+    temporal: tuple[bool, ...]
 
     def arrays(self, batch: pa.RecordBatch) -> list[pa.Array]:
         """The projected columns of a stored batch."""
         if self.plain is not None:
             return [batch.column(position) for position in self.plain]
         return [self._array(batch, step) for step in self.steps]
+
+    def row(self, batch: pa.RecordBatch, place: int) -> tuple[object, ...]:
+        """The storage values of one row."""
+        if self.plain is None:
+            return tuple(storage_value(array[0]) for array in self.arrays(batch.slice(place, 1)))
+        column = batch.column
+        return tuple(
+            [
+                column(position)[place].value if temporal else column(position)[place].as_py()
+                for position, temporal in zip(self.plain, self.temporal, strict=True)
+            ]
+        )
 
     def batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The projected batch."""
@@ -153,7 +166,8 @@ class TableLayout:
         plain = None
         if all(step.cast is None and step.constant is None for step in steps):
             plain = tuple(step.position for step in steps)
-        return Projection(pa.schema(fields), tuple(steps), plain)
+        temporal = tuple(pa.types.is_temporal(field.type) for field in fields)
+        return Projection(pa.schema(fields), tuple(steps), plain, temporal)
 
 
 def initial_value(column: ColumnDef) -> pa.Scalar:
@@ -164,6 +178,13 @@ def initial_value(column: ColumnDef) -> pa.Scalar:
     with pa.ipc.open_stream(column.initial) as reader:
         value = reader.read_all().column(0)[0]
     return value if value.type == wanted else value.cast(wanted)
+
+
+def storage_value(scalar: pa.Scalar) -> object:
+    """The storage value of an Arrow scalar: times as integers, everything else as Python has it."""
+    if pa.types.is_temporal(scalar.type):
+        return scalar.value
+    return scalar.as_py()
 
 
 def encode_initial(value: pa.Scalar) -> bytes:

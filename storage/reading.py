@@ -235,6 +235,22 @@ class Reader:
         back[order] = np.arange(len(order))
         return table.combine_chunks().take(pa.array(back))
 
+    def row(
+        self,
+        layout: TableLayout,
+        prefix: bytes,
+        seq: int,
+        columns: Sequence[str] | None,
+        missing: type[StorageError],
+    ) -> tuple[object, ...]:
+        """One row by `_seq` as storage values, without building Arrow results."""
+        found = self.locate(prefix, seq)
+        if found is None:
+            raise missing(_missing(layout, seq))
+        batch, position = found
+        plan = layout.projection(batch.header.schema_version, columns)
+        return plan.row(self.decode(layout, batch, self), position)
+
     def is_live(self, prefix: bytes, seq: int) -> bool:
         """Whether a row with that `_seq` is stored and not superseded."""
         found = self.locate(prefix, seq)

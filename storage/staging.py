@@ -151,6 +151,17 @@ class StagedPartition:
             pieces.append(plan.batch(segment.part([place])))
         return pieces
 
+    def row(self, layout: TableLayout, seq: int, columns: Sequence[str] | None) -> tuple[object, ...] | None:
+        """The storage values of a staged row, None when no such row is staged."""
+        found = self.locate(seq)
+        if found is None:
+            return None
+        segment, place = found
+        if columns is None and isinstance(segment, RowSegment) and segment.layout is layout:
+            return segment.rows[place]
+        plan = layout.projection(segment.layout.table.schema_version, columns)
+        return plan.row(segment.part([place]), 0)
+
     def scan(
         self, layout: TableLayout, columns: Sequence[str] | None, with_seq: bool, also_dead: Container[int] = ()
     ) -> list[pa.RecordBatch]:

@@ -90,6 +90,27 @@ class StoredView:
                 layout_of(table), partition_key(partition), seqs, columns, with_seq=with_seq, missing=self.missing
             )
 
+    def get_row(
+        self, table: TableDef, partition: str, key: bytes, columns: Sequence[str] | None = None
+    ) -> tuple[int, tuple[object, ...]] | None:
+        """One row by primary key; see ReadView."""
+        place = partition_key(partition)
+        full = index_key_prefix(table.table_id, place, 0) + key
+        with self._lock:
+            reader = self._open()
+            value = reader.txn.get(full, db=reader.dbs.keys)
+            if value is None:
+                return None
+            seq = int.from_bytes(value, "big")
+            prefix = row_key_prefix(table.table_id, place)
+            return seq, reader.row(layout_of(table), prefix, seq, columns, self.missing)
+
+    def row_at(self, table: TableDef, partition: str, seq: int, columns: Sequence[str] | None) -> tuple[object, ...]:
+        """See Base."""
+        prefix = row_key_prefix(table.table_id, partition_key(partition))
+        with self._lock:
+            return self._open().row(layout_of(table), prefix, seq, columns, self.missing)
+
     def find_range(
         self,
         table: TableDef,

@@ -71,6 +71,14 @@ class Transaction(StagedView):
         self._note(table, 1, 64 + 16 * len(row) + sum(len(v) for v in row if isinstance(v, str | bytes)))
         return seq
 
+    def replace_row(
+        self, table: TableDef, partition: str, old_seq: int, row: tuple[object, ...], key: bytes | None
+    ) -> int:
+        """Stage one replacement; see StagedView."""
+        seq = super().replace_row(table, partition, old_seq, row, key)
+        self._note(table, 1, 64 + 16 * len(row) + sum(len(v) for v in row if isinstance(v, str | bytes)))
+        return seq
+
     def replace(self, table: TableDef, partition: str, old_seqs: Sequence[int], rows: pa.Table) -> tuple[int, int]:
         """Stage replacements; see StagedView."""
         span = super().replace(table, partition, old_seqs, rows)

@@ -46,6 +46,11 @@ class ReadView(Protocol):
     ) -> pa.Table:
         """The rows of those current `_seq`s, in that order. The result owns its memory."""
 
+    def get_row(
+        self, table: TableDef, partition: str, key: bytes, columns: Sequence[str] | None = None
+    ) -> tuple[int, tuple[object, ...]] | None:
+        """The row of an encoded primary key: its `_seq` and storage values. The cheapest read of one row."""
+
     def find_range(
         self,
         table: TableDef,
@@ -76,6 +81,9 @@ class Base(ReadView, Protocol):
 
     def find_full(self, keys: Sequence[bytes]) -> list[int | None]:
         """The current `_seq` of each whole `keys` key."""
+
+    def row_at(self, table: TableDef, partition: str, seq: int, columns: Sequence[str] | None) -> tuple[object, ...]:
+        """The storage values of the row with that `_seq`."""
 
     def find_range_full(
         self, prefix: bytes, low: bytes | None, high: bytes | None, limit: int | None, reverse: bool

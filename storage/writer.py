@@ -219,6 +219,13 @@ class WriteTransaction(StagedView):
         """Stage that `by` ends the row version `old_seq`."""
         self._supersede(staged, old_seq, by)
 
+    def _current(self, full: bytes) -> int | None:
+        seq = self._overlay.get(full)
+        if seq is None:
+            value = self._get(full, db=self._keys_db)
+            return None if value is None else int.from_bytes(value, "big")
+        return seq or None
+
     def insert(self, table: TableDef, partition: str, rows: pa.Table) -> tuple[int, int]:
         """Stage rows (all columns by name); straight into LMDB in direct mode. Raises DuplicateKey."""
         if not self.direct or rows.num_rows < 256:

@@ -30,6 +30,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("insert_row"), st.tuples(IDS, EMAILS, AMOUNTS)),
     st.tuples(st.just("insert"), st.lists(st.tuples(IDS, EMAILS, AMOUNTS), min_size=1, max_size=4)),
     st.tuples(st.just("update"), st.lists(st.tuples(IDS, st.tuples(IDS, EMAILS, AMOUNTS)), min_size=1, max_size=4)),
+    st.tuples(st.just("update_row"), st.tuples(IDS, st.tuples(IDS, EMAILS, AMOUNTS))),
     st.tuples(st.just("delete"), st.lists(IDS, min_size=1, max_size=4)),
 )
 WORKS = st.tuples(USERS, st.lists(OPERATIONS, max_size=3))
@@ -50,8 +51,8 @@ def on_model(model: Model, operation: tuple[str, Any], width: int) -> None:
             if row[0] in after:
                 raise Refused
             after[row[0]] = widen(row, width)
-    elif kind == "update":
-        found = [(old, new) for old, new in dict(payload).items() if old in after]
+    elif kind in ("update", "update_row"):
+        found = [(old, new) for old, new in dict([payload] if kind == "update_row" else payload).items() if old in after]
         for old, _ in found:
             del after[old]
         for _, new in found:
@@ -81,6 +82,10 @@ def on_view(view: Any, table: TableDef, user: str, operation: tuple[str, Any]) -
         view.insert_row(table, user, widen(payload, width), key_of(table, payload[0]))
     elif kind == "insert":
         view.insert(table, user, rows_of(table, [widen(row, width) for row in payload]))
+    elif kind == "update_row":
+        old, new = payload
+        if found := view.get_row(table, user, key_of(table, old)):
+            view.replace_row(table, user, found[0], widen(new, width), key_of(table, new[0]))
     elif kind == "update":
         wanted = dict(payload)
         seqs = view.find(table, user, [key_of(table, old) for old in wanted])
@@ -279,6 +284,9 @@ class EngineMachine(RuleBasedStateMachine):
         assert [key for key, seq in zip(range(-3, 7), seqs, strict=True) if seq is not None] == ids
         present = [seq for seq in seqs if seq is not None]
         assert {row["_seq"]: row["id"] for row in scanned} == dict(zip(present, ids, strict=True))
+        for key in range(-3, 7):
+            found = view.get_row(table, user, key_of(table, key))
+            assert (None if found is None else found[1]) == model.get(key)
         backwards = present[::-1]
         fetched = view.fetch(table, user, backwards, ["id", "amount"])
         assert fetched.column("id").to_pylist() == ids[::-1]
