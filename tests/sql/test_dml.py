@@ -49,11 +49,9 @@ def fails(
     via=None,
 ) -> None:
     seq = db.engine.last_seq
+    run = (lambda: via(text)) if via is not None else (lambda: db.write(text, params, identity))
     with pytest.raises(kind) as caught:
-        if via is None:
-            db.write(text, params, identity)
-        else:
-            via(text)
+        run()
     assert message in caught.value.message
     assert db.engine.last_seq == seq
 

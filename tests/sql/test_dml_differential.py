@@ -66,17 +66,23 @@ setters = st.sampled_from([
     "a = a, b = 'same'", "u = u + 1", "u = 5", "u = NULL", "b = repeat(b, 2)", "a = c", "a = a * 3, c = a",
 ])  # fmt: skip
 upserts = st.sampled_from([
-    "", " ON CONFLICT DO NOTHING", " ON CONFLICT (id) DO NOTHING",
+    "", " ON CONFLICT (id) DO NOTHING",
     " ON CONFLICT (id) DO UPDATE SET a = EXCLUDED.a", " ON CONFLICT (id) DO UPDATE SET a = {t}.a + EXCLUDED.a, c = 7",
     " ON CONFLICT (id) DO UPDATE SET b = EXCLUDED.b || '+' WHERE {t}.a > EXCLUDED.a",
     " ON CONFLICT (id) DO UPDATE SET b = repeat(EXCLUDED.b, 2)",
 ])  # fmt: skip
 
 inserts = st.builds(lambda found: f"INSERT INTO {{t}} VALUES {values(found)}", st.lists(rows, min_size=1, max_size=4))
-# Keys of one statement differ: with equal ones DuckDB's DO NOTHING leaves out other rows, too.
+# Keys of one statement differ (with equal ones DuckDB's DO NOTHING leaves out other rows, too), and no c is NULL
+# (DuckDB looks at conflicts first, PostgreSQL and Headrace at NOT NULL).
 upserting = st.builds(
     lambda found, upsert: f"INSERT INTO {{t}} VALUES {values(found)}{upsert}",
-    st.lists(rows, min_size=1, max_size=4, unique_by=(lambda row: row[0], lambda row: (row[4], row[4] or row[0]))),
+    st.lists(
+        rows.filter(lambda row: row[3] != "NULL"),
+        min_size=1,
+        max_size=4,
+        unique_by=(lambda row: row[0], lambda row: row[0] if row[4] is None else ~row[4]),
+    ),
     upserts,
 )
 partial = st.builds(lambda i, a: f"INSERT INTO {{t}} (a, id) VALUES ({sql(a)}, {i})", ids, small)
