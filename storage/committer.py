@@ -9,15 +9,19 @@ What can go wrong with a group, and what follows
 - The map is full: nothing was written. The map grows (readers are drained first) and the staged content is written
   again; at the limit the group fails with StorageFull.
 - The disk is full: LMDB could not write pages; the meta page before stays in force. The group fails with StorageFull.
-- Any other I/O error: nobody knows what the disk holds, and a second sync would not tell (the kernel may have dropped
-  the dirty pages). The transaction is given up, everything that waits fails with StoragePoisoned, readers are
-  drained, the environment is closed and opened again from the last durable meta page. Then it goes on.
+- Any other I/O error (and "no space" from a sync or for the meta page): nobody knows what the disk holds, and a second
+  sync would not tell (the kernel may have dropped the dirty pages). The transaction is given up, everything that waits
+  fails with StoragePoisoned at once, readers are drained, the environment is closed and opened again from the last
+  durable meta page, however long that takes. Then it goes on.
+- Telling the feed fails after the commit: the commit is durable, so its submitters hear that. The feed forgets its ring, and
+  its readers find the commit in the log.
 
 A work may run more than once (the first run's effects are gone then), so it must not keep state outside.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Callable
@@ -25,7 +29,7 @@ from collections.abc import Callable
 import lmdb
 import pyarrow as pa
 
-from storage.environment import Environment, Txn, full_sentence, is_full
+from storage.environment import SMALLEST_MAP, Environment, Txn, code_of, free_bytes, full_sentence, is_full
 from storage.errors import StorageClosed, StorageError, StorageFull, StoragePoisoned
 from storage.options import StorageOptions
 from storage.reading import Reader
@@ -180,7 +184,11 @@ class Committer:
         self._last_us = wtxn.now_us()
         self.state = state
         self._count(group, 1)
-        self._on_commit(wtxn, state)
+        try:
+            self._on_commit(wtxn, state)
+        except Exception:
+            log.exception("commit %d could not be announced; readers of the feed find it in the log", state.seq)
+            self._on_reopen()
 
     def _transaction(self, txn: Txn, direct: bool) -> WriteTransaction:
         reader = Reader(txn, self._environment.dbs, self._registry.verified)
@@ -249,36 +257,56 @@ class Committer:
         if is_full(error, self._environment.folder):
             log.error("the disk is full: %s", error)
             self._fail(group, StorageFull(full_sentence(self._environment)))
-            if isinstance(error, lmdb.DiskError):
-                return  # pages were refused before anything was synced; the environment is as it was
+            if isinstance(error, lmdb.DiskError) and self._refused_pages():
+                return
+        elif code_of(error) == errno.ENOMEM:
+            log.error("a commit ran out of memory: %s", error)
+            self._fail(group, StoragePoisoned(f"a commit ran out of memory ({error}); it is not stored"))
         else:
             log.error("a commit met an I/O error: %s", error)
             self._fail(group, StoragePoisoned(f"a commit met an I/O error ({error}); it is not stored"))
-        self._reopen()
+        self._reopen(group)
 
-    def _reopen(self) -> None:
-        """Close the environment and open it from the last durable meta page. Refuses works until that worked."""
+    def _refused_pages(self) -> bool:
+        """Whether "no space" means that pages were refused before anything was synced; the environment is then whole.
+
+        "No space" while there is room came from somewhere else, a sync maybe. After a failed write of the meta page LMDB
+        itself refuses to go on.
+        """
+        if free_bytes(self._environment.folder) >= SMALLEST_MAP:
+            return False
+        try:
+            self._environment.begin_write().abort()
+        except lmdb.Error:
+            return False
+        return True
+
+    def _reopen(self, group: list[Submission]) -> None:
+        """Close the environment and open it from the last durable meta page. Refuses works until that worked.
+
+        Everybody who waits is told first: opening may take as long as the disk is away.
+        """
         poisoned = StoragePoisoned("a commit met an I/O error; the storage is being reopened")
         if self._queue.refusal is None:
             self._queue.refuse(poisoned)
         waiting = self._queue.drain()
         self._fail(waiting, poisoned)
-        settle(waiting)
+        settle([*group, *waiting])
         pause = 0.05
         while not self._registry.pause(self._options.drain_seconds):
             log.error("readers still use the pages of the poisoned environment")
-        self._environment.close()
         while True:
             try:
+                self._environment.close()
                 self._environment.open()
+                self._registry.reset()
+                self.state = self._registry.newest()
                 break
-            except (lmdb.Error, OSError, StorageError) as error:
+            except (lmdb.Error, OSError, MemoryError, StorageError) as error:
                 log.error("the storage cannot be reopened yet: %s", error)
                 if self._stop.wait(pause):
                     return
                 pause = min(2 * pause, 5.0)
-        self._registry.reset()
-        self.state = self._registry.newest()
         self._next_seq = max(self._next_seq, self.state.seq + 1)
         self.reopened += 1
         self._registry.resume()

@@ -206,11 +206,16 @@ def is_full(error: BaseException, folder: Path, wanted: int = 0) -> bool:
         return True
     if code_of(error) != errno.EIO:
         return False
+    return free_bytes(folder) < max(wanted, SMALLEST_MAP)
+
+
+def free_bytes(folder: Path) -> int:
+    """How much the disk of a folder takes still; plenty when it does not say."""
     try:
         stat = os.statvfs(folder)
     except OSError:
-        return False
-    return stat.f_bavail * stat.f_frsize < max(wanted, 1 << 20)
+        return 1 << 62
+    return stat.f_bavail * stat.f_frsize
 
 
 def full_sentence(environment: Environment) -> str:

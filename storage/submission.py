@@ -55,7 +55,7 @@ class Commit(Generic[T]):
 
 
 class Submission:
-    """One work in the queue. Exactly one of `future` (with its loop) and `commit` waits for it."""
+    """One work in the queue. Exactly one of `future` (with its loop) and `commit` waits for it, until it is settled."""
 
     __slots__ = ("commit", "error", "exclusive", "future", "loop", "result", "weight", "work")
 
@@ -159,13 +159,14 @@ class WorkQueue:
 
 
 def settle(submissions: Iterable[Submission]) -> None:
-    """Tell the submitters: one call into each event loop, whatever the number of works."""
+    """Tell the submitters, each one once: one call into each event loop, whatever the number of works."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
     for submission in submissions:
         if submission.future is not None and submission.loop is not None:
             by_loop.setdefault(submission.loop, []).append((submission.future, submission.result, submission.error))
         elif submission.commit is not None:
             submission.commit.resolve(submission.result, submission.error)
+        submission.future = submission.commit = None
     for loop, outcomes in by_loop.items():
         try:
             loop.call_soon_threadsafe(_wake, outcomes)

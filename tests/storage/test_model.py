@@ -19,7 +19,7 @@ from storage.catalog import ColumnDef, SchemaVersion
 from storage.errors import DuplicateKey, WriteConflict
 from storage.layout import encode_initial
 from storage.types import BIGINT
-from tests.storage.helpers import create, key_of, keyed_table, rows_of
+from tests.storage.helpers import create, key_of, keyed_table, plain_table, rows_of
 
 OPTIONS = StorageOptions(map_start=64 << 20, direct_rows=4, merge=False, merge_fan_in=2, ring_commits=3)
 IDS = st.integers(-3, 6)
@@ -42,7 +42,7 @@ class Refused(Exception):
     """The model refuses an operation."""
 
 
-def on_model(model: Model, operation: tuple[str, Any], width: int) -> None:
+def on_model(model: Model, operation: tuple[str, Any], width: int, *, unique: bool = True) -> None:
     """Do an operation on the model, or raise Refused and change nothing."""
     kind, payload = operation
     after = dict(model)
@@ -63,7 +63,7 @@ def on_model(model: Model, operation: tuple[str, Any], width: int) -> None:
         for key in set(payload):
             after.pop(key, None)
     emails = [row[1] for row in after.values() if row[1] is not None]
-    if len(set(emails)) < len(emails):
+    if unique and len(set(emails)) < len(emails):
         raise Refused
     model.clear()
     model.update(after)
@@ -103,6 +103,9 @@ def on_view(view: Any, table: TableDef, user: str, operation: tuple[str, Any]) -
 class EngineMachine(RuleBasedStateMachine):
     """Runs the engine and the model side by side."""
 
+    make = staticmethod(keyed_table)
+    unique = True
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="headrace-model-"))
@@ -115,7 +118,7 @@ class EngineMachine(RuleBasedStateMachine):
     @initialize()
     def create(self) -> None:
         """One USER table with a key and a UNIQUE column."""
-        self.table = create(self.engine, keyed_table)
+        self.table = create(self.engine, self.make)
 
     def model(self, user: str) -> Model:
         """The model of a partition."""
@@ -131,7 +134,7 @@ class EngineMachine(RuleBasedStateMachine):
             trial = dict(self.model(user))
             try:
                 for operation in operations:
-                    on_model(trial, operation, width)
+                    on_model(trial, operation, width, unique=self.unique)
                 fails = False
                 self.models[user] = trial
             except Refused:
@@ -163,7 +166,7 @@ class EngineMachine(RuleBasedStateMachine):
                 trial = dict(current)
                 try:
                     for operation in operations:
-                        on_model(trial, operation, width)
+                        on_model(trial, operation, width, unique=self.unique)
                     fails = False
                 except Refused:
                     fails = True
@@ -257,7 +260,7 @@ class EngineMachine(RuleBasedStateMachine):
         """Close and open again."""
         self.engine.close()
         self.engine = StorageEngine.open(self.folder, OPTIONS)
-        self.table = self.engine.catalog.table("app", "keyed")
+        self.table = self.engine.catalog.table("app", self.table.name)
         position = self.cursor.position
         self.cursor = self.engine.feed.subscribe(position)
 
@@ -304,7 +307,15 @@ class EngineMachine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-EngineMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+class PlainMachine(EngineMachine):
+    """The same over a table without UNIQUE columns, which takes the shorter ways through the writer."""
+
+    make = staticmethod(plain_table)
+    unique = False
+
+
+EngineMachine.TestCase.settings = PlainMachine.TestCase.settings = settings(
+    max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestEngineModel = EngineMachine.TestCase
+TestPlainModel = PlainMachine.TestCase
