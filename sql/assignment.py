@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sql.errors import ExecutionError
-from sql.values import converter
+from sql.values import DATE_RANGE, TIMESTAMP_RANGE, converter
 from storage.types import ColumnType, Kind, arrow_type
 
 INTEGERS = frozenset({Kind.SMALLINT, Kind.INT, Kind.BIGINT})
@@ -42,7 +42,7 @@ def assign(values: pa.Array | pa.ChunkedArray, source: ColumnType, target: Colum
     if target.kind is Kind.TEXT and source.kind in _AS_TEXT:
         return array.cast(storage)
     if source.kind in _MOMENTS.get(target.kind, ()):
-        return _cast(array, storage, target, column, safe=False)
+        return _finite(_cast(array, storage, target, column, safe=False), target, column)
     raise ExecutionError(f"column '{column}' is {target}, but the expression is {source}; write CAST(… AS {target})")
 
 
@@ -52,6 +52,9 @@ _MOMENTS: dict[Kind, frozenset[Kind]] = {
     Kind.DATE: frozenset({Kind.TIMESTAMP, Kind.DATETIME}),
     Kind.TIME: frozenset({Kind.TIMESTAMP, Kind.DATETIME}),
 }
+
+
+_TIME_RANGES = {Kind.TIMESTAMP: TIMESTAMP_RANGE, Kind.DATETIME: TIMESTAMP_RANGE, Kind.DATE: DATE_RANGE}
 
 
 def _number(array: pa.Array, target: ColumnType, column: str) -> pa.Array:
@@ -103,15 +106,21 @@ def _cast(array: pa.Array, storage: pa.DataType, target: ColumnType, column: str
 
 
 def _finite(array: pa.Array, target: ColumnType, column: str) -> pa.Array:
-    """Columns hold no NaN and no infinity."""
-    if target.kind in FLOATS:
-        finite: Any = pc.all(pc.is_finite(array), skip_nulls=True, min_count=0)
+    """Columns hold no NaN and no infinity, neither of numbers nor of time."""
+    if target.kind in FLOATS or target.kind is Kind.EMBEDDING:
+        numbers = array if target.kind in FLOATS else array.flatten()
+        finite: Any = pc.all(pc.is_finite(numbers), skip_nulls=True, min_count=0)
         if not finite.as_py():
+            raise _out_of_range(array, target, column)
+    elif target.kind in _TIME_RANGES:
+        low, high = _TIME_RANGES[target.kind]
+        bounds: Any = pc.min_max(array.view(pa.int32() if target.kind is Kind.DATE else pa.int64()))
+        if len(array) > array.null_count and not (low <= bounds["min"].as_py() and bounds["max"].as_py() <= high):
             raise _out_of_range(array, target, column)
     return array
 
 
 def _out_of_range(array: pa.Array, target: ColumnType, column: str) -> ExecutionError:
     """The error; it shows a value only when there is just one, as then it is surely the offending one."""
-    shown = f" {array[0].as_py()}" if len(array) == 1 else ""
+    shown = f" {array[0].as_py()}" if len(array) == 1 and target.kind not in _TIME_RANGES else ""
     return ExecutionError(f"column '{column}' ({target}) cannot hold the value{shown} that was computed for it")

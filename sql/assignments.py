@@ -88,7 +88,11 @@ class Assignments(NamedTuple):
 
 
 def plan_assignments(
-    items: Sequence[exp.Expr], table: TableDef, columns: Sequence[tuple[str, ColumnType]], binding: Binding
+    items: Sequence[exp.Expr],
+    table: TableDef,
+    columns: Sequence[tuple[str, ColumnType]],
+    binding: Binding,
+    alias: str,
 ) -> Assignments:
     """Plan a SET list; `columns` are what its expressions may name."""
     targets: list[ColumnDef] = []
@@ -102,7 +106,9 @@ def plan_assignments(
             raise located(InvalidSql, f"SET assigns column '{column.name}' twice", item)
         targets.append(column)
         values.append(_plan_value(item.expression, column, nodes))
-    return Assignments(tuple(targets), tuple(values), tuple(nodes), RowExpressions(nodes, columns, binding))
+    return Assignments(
+        tuple(targets), tuple(values), tuple(nodes), RowExpressions(nodes, columns, binding, alias=alias)
+    )
 
 
 def differs(old: pa.Array | pa.ChunkedArray, new: pa.Array, column_type: ColumnType) -> pa.Array:

@@ -87,7 +87,7 @@ def validate_check(expression: exp.Expr, columns: Sequence[ColumnDef], binding: 
             raise ExecutionError(f"Invalid operation: CHECK ({text}) must name its columns without a table name")
     chosen = [column for column in columns if column.name in used]
     try:
-        compiled = RowExpressions([expression], [(column.name, column.type) for column in chosen], binding)
+        compiled = RowExpressions([expression], [(column.name, column.type) for column in chosen], binding).require()
     except SqlError as error:
         raise ExecutionError(f"Invalid operation: CHECK ({text}): {error.message}") from None
     if compiled.types[0].kind is not Kind.BOOLEAN:
@@ -101,7 +101,7 @@ def compile_checks(table: TableDef, binding: Binding | None) -> tuple[CompiledCh
         expression = expression_from_text(check.expression)
         used = _columns(expression)
         types = [(column.name, column.type) for column in table.columns if column.name in used]
-        compiled.append(CompiledCheck(check.name, used, RowExpressions([expression], types, binding)))
+        compiled.append(CompiledCheck(check.name, used, RowExpressions([expression], types, binding).require()))
     return tuple(compiled)
 
 

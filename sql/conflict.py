@@ -101,12 +101,13 @@ def plan_conflict(node: exp.OnConflict, table: TableDef, alias: str, binding: Bi
         raise located(InvalidSql, "ON CONFLICT DO UPDATE needs a conflict target: ON CONFLICT (key column, …)", node)
     columns = _both(table)
     sets = [_assignment(item, table, indexes[0], alias) for item in node.expressions]
-    assignments = plan_assignments([item for item in sets if item], table, columns, binding)
+    assignments = plan_assignments([item for item in sets if item], table, columns, binding, alias)
+    assignments.expressions.require()
     where = node.args.get("where")
     condition = None
     if where is not None:
         inner = where.this if isinstance(where, exp.Where) else where
-        condition = RowExpressions([_rename(inner, table, alias)], columns, binding)
+        condition = RowExpressions([_rename(inner, table, alias)], columns, binding, alias=alias).require()
     return ConflictPlan(indexes, assignments, condition)
 
 

@@ -199,7 +199,7 @@ def plan_insert(ast: exp.Insert, binding: Binding) -> InsertPlan:
     conflict = ast.args.get("conflict")
     return InsertPlan(
         table=table, targets=targets, values=values,
-        computed=RowExpressions(values.computed if values is not None else (), (), binding),
+        computed=RowExpressions(values.computed if values is not None else (), (), binding).require(),
         query=query,
         conflict=None if conflict is None else plan_conflict(conflict, table, alias, binding),
         returning=plan_returning(ast.args.get("returning"), table, alias, binding),

@@ -71,7 +71,7 @@ def plan_returning(node: exp.Expr | None, table: TableDef, alias: str, binding: 
             continue
         outputs.append(_plan_item(item, table, alias, nodes))
     columns = [(column.name, column.type) for column in table.columns]
-    return Returning(tuple(outputs), RowExpressions(nodes, columns, binding), table)
+    return Returning(tuple(outputs), RowExpressions(nodes, columns, binding, alias=alias).require(), table)
 
 
 def _plan_item(item: exp.Expr, table: TableDef, alias: str, nodes: list[exp.Expr]) -> _Output:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from sql.defaults import ValueSources
-from sql.errors import Unsupported
+from sql.errors import SqlError, Unsupported
 from sql.expressions import CompiledExpression, NotCovered, compile_expression
 from sql.functions import FunctionContext
 from sql.identity import Identity, Role
@@ -113,17 +113,20 @@ class Run:
 
 
 class RowExpressions:
-    """Expressions compiled once. `columns` are what they may name."""
+    """Expressions compiled once. `columns` are what they may name, with or without `alias`."""
 
     def __init__(
         self,
         nodes: Sequence[exp.Expr],
         columns: Sequence[tuple[str, ColumnType]],
         binding: Binding | None,
+        *,
+        alias: str = "rows",
     ) -> None:
         self._nodes = tuple(nodes)
         self._columns = tuple(columns)
         self._binding = binding
+        self._alias = alias
         self._parameters: dict[int, ColumnType] = {}
         self._compiled = self._compile()
 
@@ -141,6 +144,12 @@ class RowExpressions:
     def parameters(self) -> Mapping[int, ColumnType]:
         """The types of the parameters that the evaluators read."""
         return self._parameters
+
+    def require(self) -> RowExpressions:
+        """These expressions, after making sure that they can be evaluated; raises what is wrong with them."""
+        if self._nodes and not self.inline:
+            self._fallback  # noqa: B018 - binds
+        return self
 
     @property
     def kinds_matter(self) -> bool:
@@ -176,7 +185,13 @@ class RowExpressions:
 
     def _compile(self) -> tuple[CompiledExpression, ...] | None:
         types = dict(self._columns)
+        if any(node.find(exp.Query) for node in self._nodes):
+            return None
         if any(node.find(exp.Placeholder, exp.Parameter) for node in self._nodes):
+            try:
+                self._fallback  # noqa: B018 - binds
+            except SqlError:
+                return None  # the caller's own query, or `require`, says what is wrong
             self._parameters = {
                 parameter.index: parameter.type
                 for parameter in self._fallback.parameters
@@ -226,7 +241,8 @@ class RowExpressions:
         if not self._columns:
             return self._binding.bind(exp.Select(expressions=outputs))
         query = exp.Select(expressions=[exp.column(SEQ, quoted=True), *outputs]).from_(
-            exp.table_("rows", db=ROWS_NAMESPACE, quoted=True), copy=False
+            exp.table_("rows", db=ROWS_NAMESPACE, alias=exp.to_identifier(self._alias, quoted=True), quoted=True),
+            copy=False,
         )
         catalog = self._binding.catalog
         return self._binding.bind(query, catalog.evolve(catalog.version, put=[self._table]))
@@ -300,6 +316,12 @@ class _RowsView:
     ) -> pa.Table:
         """Of the base."""
         return self._base.fetch(table, partition, seqs, columns, with_seq=with_seq)
+
+    def get_row(
+        self, table: TableDef, partition: str, key: bytes, columns: Sequence[str] | None = None
+    ) -> tuple[int, tuple[object, ...]] | None:
+        """Of the base; the extra table has no key."""
+        return self._base.get_row(table, partition, key, columns)
 
     def find_range(
         self,

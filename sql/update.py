@@ -102,7 +102,7 @@ def plan_update(ast: exp.Update, binding: Binding) -> UpdatePlan:
     from_ = ast.args.get("from_")
     items = ast.expressions if from_ is not None else [unqualified(item, table, alias) for item in ast.expressions]
     columns = [(column.name, column.type) for column in table.columns]
-    assignments = plan_assignments(items, table, columns, binding)
+    assignments = plan_assignments(items, table, columns, binding, alias)
     by_query = not assignments.inline or (from_ is not None and bool(assignments.nodes))
     query = rows_query(
         ast, table, alias, "UPDATE", [column.name for column in table.columns],

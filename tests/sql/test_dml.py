@@ -514,3 +514,29 @@ def test_types_at_their_edges(db: Writer, kind: str, literals: list[str], values
         assert plain(rows[number + 10]["d"]) == expected
     assert rows[len(values)]["v"] is None
     assert rows[len(values)]["d"] is None
+
+
+def test_subqueries_that_look_at_the_row(db: Writer) -> None:
+    db.run("CREATE TABLE o (id INT PRIMARY KEY, w INT)")
+    db.write("INSERT INTO o VALUES (1, 50), (2, 60)")
+    db.write("INSERT INTO t (id) VALUES (1), (2)")
+    assert db.write("UPDATE t SET n = (SELECT w FROM o WHERE o.id = t.id) + $1 WHERE true", [1]).row_count == 2
+    assert db.write("UPDATE t SET n = o.w + $1 FROM o WHERE o.id = t.id", [2]).row_count == 2
+    text = "UPDATE t AS q SET name = 'z' WHERE q.id = 1 RETURNING (SELECT w FROM o WHERE o.id = q.id) + $1 AS w"
+    assert returned(db.write(text, [3])) == [{"w": 53}]
+    text = (
+        "INSERT INTO t (id) VALUES (2) ON CONFLICT (id) DO UPDATE SET "
+        "n = (SELECT max(w) FROM o WHERE o.id = t.id) + $1 RETURNING n"
+    )
+    assert returned(db.write(text, [4])) == [{"n": 64}]
+    fails(db, "INSERT INTO t (id) VALUES (2) ON CONFLICT (id) DO UPDATE SET n = repeat(nope, 2)", "nope", SqlError)
+    fails(db, "UPDATE t SET n = nope + $1 WHERE id = 1", "nope", SqlError, params=[1])
+    fails(db, "UPDATE t SET n = o.nope + $1 FROM o WHERE o.id = t.id", "nope", SqlError, params=[1])
+
+
+def test_infinities_stay_out(db: Writer) -> None:
+    db.run("CREATE TABLE f (id INT PRIMARY KEY, d DOUBLE, t TIMESTAMP, a DATE, e EMBEDDING(2))")
+    for values in ("d) SELECT 1, 'inf'::DOUBLE", "d) SELECT 1, 'nan'::DOUBLE", "t) SELECT 1, 'infinity'::TIMESTAMP",
+                   "a) SELECT 1, '-infinity'::DATE", "e) SELECT 1, ['inf'::FLOAT, 1]::FLOAT[2]"):  # fmt: skip
+        fails(db, f"INSERT INTO f (id, {values}", "cannot hold the value", SqlError)
+    db.write("INSERT INTO f SELECT 1, 1.5, '2020-01-01'::TIMESTAMP, '2020-01-01'::DATE, [1, 2]::FLOAT[2]")
