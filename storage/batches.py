@@ -32,7 +32,7 @@ Invariants
 
 - `_seq` ascends strictly inside a batch; the first is in the key, the last in the header.
 - A batch is never changed in place; merging replaces it.
-- The checksum is verified when a batch is read for the first time (`Verified` remembers which were), and by the
+- The checksum is verified when a batch is read for the first time (`storage.memory` remembers which were), and by the
   check command. A mismatch raises StorageCorrupt with the table and the range.
 """
 
@@ -67,24 +67,6 @@ class Header(NamedTuple):
     seq_offset: int
     last_seq: int
     checksum: int
-
-
-class Verified:
-    """Which stored batches were checked already: a bounded memory of (key, checksum)."""
-
-    def __init__(self, limit: int = 65_536) -> None:
-        self._limit = limit
-        self._seen: dict[tuple[bytes, int], None] = {}
-
-    def seen(self, key: bytes, checksum: int) -> bool:
-        """Whether this very batch was verified before."""
-        return (key, checksum) in self._seen
-
-    def add(self, key: bytes, checksum: int) -> None:
-        """Remember a batch; the oldest is forgotten when there are too many."""
-        if len(self._seen) >= self._limit:
-            self._seen.clear()
-        self._seen[(key, checksum)] = None
 
 
 def encode_batch(batch: pa.RecordBatch, schema_version: int, last_seq: int) -> bytes:

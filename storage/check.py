@@ -24,7 +24,7 @@ import lmdb
 import msgspec
 import numpy as np
 
-from storage.batches import Seqs, Verified
+from storage.batches import Seqs
 from storage.catalog import Catalog, NamespaceDef, TableDef
 from storage.changes import decode_commit
 from storage.check_rows import PartitionCheck, Walked, entries_under
@@ -50,6 +50,7 @@ from storage.keys import (
     table_prefix,
 )
 from storage.layout import layout_of
+from storage.memory import BatchMemory
 from storage.objects import DROPPED, NAMESPACE, TABLE, DroppedTable, table_name
 from storage.reading import Reader
 
@@ -85,7 +86,7 @@ def check(path: Path | str) -> list[Problem]:
     try:
         with env.begin(buffers=True) as txn:
             dbs = Databases(*(env.open_db(name.encode(), txn=txn, create=False) for name in NAMES))
-            return check_reader(Reader(txn, dbs, Verified()))
+            return check_reader(Reader(txn, dbs, BatchMemory()))
     except lmdb.Error as error:
         return [Problem("environment", str(folder), f"LMDB cannot read it: {error}")]
     finally:

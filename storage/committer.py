@@ -176,7 +176,7 @@ class Committer:
                             return
                     else:
                         wtxn.flusher.restart()
-                        wtxn.bind(txn, Reader(txn, self._environment.dbs, self._registry.verified))
+                        wtxn.bind(txn, Reader(txn, self._environment.dbs, self._registry.memory))
         except BaseException:
             _abort(txn)
             raise
@@ -191,7 +191,7 @@ class Committer:
             self._on_reopen()
 
     def _transaction(self, txn: Txn, direct: bool) -> WriteTransaction:
-        reader = Reader(txn, self._environment.dbs, self._registry.verified)
+        reader = Reader(txn, self._environment.dbs, self._registry.memory)
         now = max(self._clock.now_us(), self._last_us)
         return WriteTransaction(txn, reader, self.state.catalog, self._next_seq, self._counters, now, direct=direct)
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 from storage.batches import (
     Header,
     Seqs,
-    Verified,
     decode_batch,
     own_row,
     read_header,
@@ -25,6 +24,7 @@ from storage.environment import Cursor, Databases, Txn
 from storage.errors import StorageCorrupt, StorageError
 from storage.keys import parse_partition, parse_row_key, prefix_end, row_key_prefix, table_prefix
 from storage.layout import TableLayout
+from storage.memory import LARGE, BatchMemory
 
 
 class Stored(NamedTuple):
@@ -43,10 +43,10 @@ class Stored(NamedTuple):
 class Reader:
     """Reads over a transaction. Used by one thread at a time; valid until the transaction ends."""
 
-    def __init__(self, txn: Txn, dbs: Databases, verified: Verified) -> None:
+    def __init__(self, txn: Txn, dbs: Databases, memory: BatchMemory) -> None:
         self.txn = txn
         self.dbs = dbs
-        self.verified = verified
+        self.memory = memory
 
     @cached_property
     def _rows(self) -> Cursor:
@@ -78,9 +78,20 @@ class Reader:
 
     def locate(self, prefix: bytes, seq: int) -> tuple[Stored, int] | None:
         """The batch of a partition that holds `seq`, and the row's place in it."""
+        start = self.memory.start_before(prefix, seq)
+        if start is not None:
+            key = prefix + start.to_bytes(8, "big")
+            value = self.txn.get(key, db=self.dbs.rows)
+            if value is not None:
+                header = self.header(key, value)
+                if header.last_seq >= seq:
+                    position = row_position(value, header, start, seq)
+                    return (Stored(key, value, header), position) if position >= 0 else None
         batch = self.around(prefix, seq)
         if batch is None:
             return None
+        if batch.header.rows >= LARGE:
+            self.memory.add_start(prefix, batch.first_seq)
         position = row_position(batch.value, batch.header, batch.first_seq, seq)
         return (batch, position) if position >= 0 else None
 
@@ -104,10 +115,10 @@ class Reader:
     ) -> pa.RecordBatch:
         """The record batch, verified when it is read for the first time."""
         key, value, header = batch
-        if not self.verified.seen(key, header.checksum):
+        if not self.memory.verified(key, header.checksum):
             if not verify(value, header):
                 raise StorageCorrupt(f"{place_of(key, layout, header)}: the checksum does not match")
-            self.verified.add(key, header.checksum)
+            self.memory.add_verified(key, header.checksum)
         schema = layout.stored_schema(header.schema_version, history=history)
         try:
             decoded = decode_batch(value, schema, owner)

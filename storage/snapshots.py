@@ -34,10 +34,10 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import NamedTuple
 
-from storage.batches import Verified
 from storage.catalog import Catalog
 from storage.environment import CATALOG_VERSION, NEXT_SEQ, Environment, read_number
 from storage.errors import SnapshotExpired, StorageClosed, StoragePoisoned
+from storage.memory import BatchMemory
 from storage.objects import load_catalog
 from storage.reading import Reader
 from storage.seams import Clock
@@ -197,7 +197,7 @@ class SnapshotRegistry:
         self._active: dict[int, Snapshot] = {}
         self._states: dict[int, Committed] = {}
         self._catalogs: dict[int, Catalog] = {}
-        self.verified = Verified()
+        self.memory = BatchMemory()
         self.allocate_table_id = allocate_table_id
         self.expired_count = 0
         self._wake = threading.Event()
@@ -213,7 +213,7 @@ class SnapshotRegistry:
             if self._paused or self._closed:
                 self._wait_resumed()
             txn = self._environment.begin_read()
-            reader = Reader(txn, self._environment.dbs, self.verified)
+            reader = Reader(txn, self._environment.dbs, self.memory)
             state = self._states.get(txn.id()) or self._load(reader)
             now = self._clock.monotonic()
             deadline = now + (self._lease if lease is None else lease)
@@ -241,7 +241,7 @@ class SnapshotRegistry:
         """The newest committed state, read from the environment (at opening)."""
         txn = self._environment.begin_read()
         try:
-            return self._load(Reader(txn, self._environment.dbs, self.verified))
+            return self._load(Reader(txn, self._environment.dbs, self.memory))
         finally:
             txn.abort()
 
