@@ -74,10 +74,10 @@ async def _run(config: Config, engine: StorageEngine, folder: Path, listener: so
     async with assemble(config, engine, folder) as assembly:
 
         def tell() -> None:
-            gc.collect()
-            gc.freeze()
             setup = " · needs set-up: POST /v1/api/auth/setup" if assembly.needs_setup else ""
             print(f"Headrace listens on {url_of(listener)} · data in {folder}{setup}", flush=True)  # noqa: T201
+            gc.collect()
+            gc.freeze()  # what lives as long as the server is never looked through again
 
         server = make_server(assembly.app, config, assembly.limits, tell)
         await server.serve([listener])
