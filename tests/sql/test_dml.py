@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from write_support import ADMIN, ALICE, BOB, DBA, QUIET, SERVICE, Writer
+from write_support import ADMIN, ALICE, BOB, DBA, QUIET, SERVICE, Context, Writer
 
+from sql import ddl, dml
+from sql.binder import BindContext
+from sql.dialect import parse_batch
 from sql.duck import DuckPool
 from sql.errors import ExecutionError, InvalidParameter, InvalidSql, PermissionDenied, SqlError, TableNotFound
+from sql.system_tables import SystemTables
 from storage import StorageEngine
 from storage.transaction import Transaction
 
@@ -540,3 +544,31 @@ def test_infinities_stay_out(db: Writer) -> None:
                    "a) SELECT 1, '-infinity'::DATE", "e) SELECT 1, ['inf'::FLOAT, 1]::FLOAT[2]"):  # fmt: skip
         fails(db, f"INSERT INTO f (id, {values}", "cannot hold the value", SqlError)
     db.write("INSERT INTO f SELECT 1, 1.5, '2020-01-01'::TIMESTAMP, '2020-01-01'::DATE, [1, 2]::FLOAT[2]")
+
+
+def test_definitions_and_rows_in_one_transaction(db: Writer) -> None:
+    with db.engine.snapshot() as snapshot:
+        transaction = Transaction(snapshot)
+
+        def define(text: str) -> str | None:
+            (parsed,) = parse_batch(text)
+            return ddl.run(parsed.statement, transaction, Context(ADMIN), db.evaluation(ADMIN)).message
+
+        def write(text: str) -> int:
+            (parsed,) = parse_batch(text)
+            binding = BindContext(transaction.catalog, SystemTables([]), "app", ADMIN.role, db.pool)
+            return dml.plan_write(parsed.statement, binding).run(transaction, (), ADMIN, db.services).row_count
+
+        define("CREATE NAMESPACE fresh")
+        define("CREATE TABLE fresh.n (id INT PRIMARY KEY)")
+        assert write("INSERT INTO fresh.n VALUES (1), (2)") == 2
+        assert define("ALTER TABLE fresh.n ADD COLUMN v INT NOT NULL DEFAULT 7") is not None
+        assert write("UPDATE fresh.n SET v = v + id WHERE id = 2") == 1
+        point = transaction.savepoint()
+        define("DROP TABLE fresh.n")
+        transaction.rollback_to(point)
+        assert write("DELETE FROM fresh.n WHERE id = 1") == 1
+        db.commit(transaction.apply)
+    with db.engine.snapshot() as snapshot:
+        assert snapshot.scan(db.table("n", "fresh"), "").to_pylist() == [{"id": 2, "v": 9}]
+    db.run("DROP NAMESPACE fresh")
