@@ -138,7 +138,7 @@ def _double(value: object) -> float:
         raise _no("a number", value)
     try:
         number = float(_number_text(value) if isinstance(value, str) else value)
-    except OverflowError:
+    except (OverflowError, ValueError):
         number = float("inf")
     if number - number != 0.0:
         raise _no("a finite number of the type's range", value)
