@@ -30,6 +30,7 @@ from sql.pushdown import key_access, key_terms
 from sql.rewrite import HiddenParameters, name_outputs, rewrite_bare_functions, rewrite_functions, unqualify_columns
 from sql.rights import resolve_table
 from sql.scope import TableUse, invalid, mark_needed, named_tables, owning_select, position
+from sql.syntax import copied
 from sql.system_tables import SystemTables
 from storage.catalog import Catalog, TableDef
 
@@ -60,7 +61,7 @@ class _Binder:
 
     def __init__(self, ast: exp.Query, context: BindContext) -> None:
         self.context = context
-        self.tree: exp.Expr = ast.copy()
+        self.tree = copied(ast)
         indexes = [parameter_index(node) or 0 for node in self.tree.find_all(exp.Placeholder)]
         self.hidden = HiddenParameters(max([len(context.parameter_kinds), *indexes]))
         name_outputs(self.tree, text_of)

@@ -23,6 +23,7 @@ from sql.plan import DELETED, HIDDEN_COLUMNS, SEQ, JsonKind, KeyAccess, Paramete
 from sql.pushdown import key_access, key_terms
 from sql.rewrite import PRIVATE_FUNCTIONS, HiddenParameters, function_name, point_at_scans
 from sql.scope import TableUse, hide_from_stars, position
+from sql.syntax import copied
 from storage.types import BIGINT, BOOLEAN, DOUBLE, JSON, TEXT, TIMESTAMP, ColumnType
 
 _KIND_TYPES: dict[JsonKind, ColumnType] = {
@@ -60,7 +61,7 @@ def plan_for_duckdb(
     types |= _any_lists(tree, uses)
     with pool.planning({scan.name: empty_scan(scan) for scan in scans}) as session:
         signature, kinds_matter, called = engine.sign(session, types, kinds)
-        text, positions = engine.final(session, types, signature)
+        text, positions = engine.final(signature)
     columns = result_columns(tree, found, signature.names, [result_type(kind) for kind in signature.types])
     by_source = {index: source for source, index in hidden.indexes.items()}
     for place, use in enumerate(uses):
@@ -101,13 +102,14 @@ class _Engine:
     """A marked copy of the tree and what DuckDB says about it."""
 
     def __init__(self, tree: exp.Expr, scans: Sequence[Scan]) -> None:
-        self._tree = tree.copy()
+        self._tree = copied(tree)
         self._marked = quote_and_mark(self._tree)
         self._scans = {scan.name: scan.alias for scan in scans}
         self._columns = sorted({name for scan in scans for name in _known_columns(scan)})
         self._names = frozenset(self._columns) | {
             alias.alias.lower() for alias in tree.find_all(exp.Alias, exp.TableAlias)
         }
+        self._latest: tuple[str, Positions] = ("", ())
         self._places = {
             function_name(node): position(node) for node in reversed(list(tree.find_all(exp.Func, bfs=False)))
         }
@@ -142,9 +144,9 @@ class _Engine:
         text, positions = self._generate(types)
         return self._bind(session, text, positions), kinds_matter, called
 
-    def final(self, session: DuckSession, types: ParameterTypes, signature: Signature) -> tuple[str, Positions]:
-        """The text to run: with outputs brought to types that we have."""
-        text, positions = self._generate(types)
+    def final(self, signature: Signature) -> tuple[str, Positions]:
+        """The text to run: with outputs brought to types that we have. `sign` comes first."""
+        text, positions = self._latest
         casts = [output_cast(kind) for kind in signature.types]
         if not any(casts):
             return text, positions
@@ -157,9 +159,10 @@ class _Engine:
 
     def _generate(self, types: ParameterTypes) -> tuple[str, Positions]:
         try:
-            return generate(self._tree, types, marked=self._marked)
+            self._latest = generate(self._tree, types, marked=self._marked)
         except (ValueError, NotImplementedError) as error:
             raise Unsupported(f"This form of query is not supported: {error}") from None
+        return self._latest
 
     def _bind(self, session: DuckSession, text: str, positions: Positions) -> Signature:
         try:

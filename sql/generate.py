@@ -15,6 +15,7 @@ from sqlglot.dialects.duckdb import DuckDB
 
 from sql.duck_types import duck_name
 from sql.scope import position
+from sql.syntax import copied
 from storage.types import ColumnType, Kind
 
 Positions = tuple[tuple[int, int, int], ...]
@@ -50,7 +51,7 @@ def generate(
     When all are known, they are numbered without gaps, in the order of their indexes.
     """
     if parameters:
-        tree = tree.copy()
+        tree = copied(tree)
         nodes = list(tree.find_all(exp.Placeholder))
         places = {index: index for index in parameters}
         if all(int(node.name) in parameters for node in nodes):
@@ -63,13 +64,15 @@ def generate(
                     tree = typed
                 else:
                     node.replace(typed)
-    text = _DIALECT.generate(tree, comments=False)
+    else:
+        tree = copied(tree)
+    text = _DIALECT.generate(tree, copy=False, comments=False)
     return _without_markers(text) if marked else (text, ())
 
 
 def text_of(node: exp.Expr) -> str:
     """An expression as text for the name of an output column: functions in lower case."""
-    return _DIALECT.generate(node, comments=False, normalize_functions="lower")
+    return _DIALECT.generate(copied(node), copy=False, comments=False, normalize_functions="lower")
 
 
 def _raw(text: str) -> exp.Expr:

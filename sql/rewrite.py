@@ -138,12 +138,18 @@ def _cosine_distance(node: exp.Func) -> exp.Expr:
 def name_outputs(tree: exp.Expr, text_of: Callable[[exp.Expr], str]) -> None:
     """Give every unnamed SELECT item the name that its text is, before rewriting changes the text."""
     for select in tree.find_all(exp.Select):
-        for item in select.expressions:
-            if isinstance(item, (exp.Alias, exp.Aliases, exp.Column)) or is_star(item):
-                continue
-            if item.find(exp.Columns, exp.Unnest, exp.Explode):
-                continue
-            item.replace(exp.alias_(item.copy(), text_of(item), quoted=True))
+        items = select.expressions
+        named = [_named(item, text_of) for item in items]
+        if any(new is not old for new, old in zip(named, items, strict=True)):
+            select.set("expressions", named)
+
+
+def _named(item: exp.Expr, text_of: Callable[[exp.Expr], str]) -> exp.Expr:
+    if isinstance(item, (exp.Alias, exp.Aliases, exp.Column)) or is_star(item):
+        return item
+    if item.find(exp.Columns, exp.Unnest, exp.Explode):
+        return item
+    return exp.Alias(this=item, alias=exp.to_identifier(text_of(item), quoted=True))
 
 
 def point_at_scans(uses: list[TableUse]) -> None:
