@@ -47,7 +47,7 @@ def decimals(precision: int, scale: int) -> st.SearchStrategy[Decimal]:
 
 
 TRICKY_TEXT = st.text(
-    st.one_of(st.sampled_from("\x00\x01\x02ab\x7f\u00e9\uffff\U0001f600"), st.characters()), max_size=8
+    st.one_of(st.sampled_from("\x00\x01\x02ab\x7f\u00e9\uffff\U0001f600"), st.characters(codec="utf-8")), max_size=8
 )
 TRICKY_BYTES = st.lists(st.sampled_from([0, 1, 2, 97, 254, 255]), max_size=8).map(bytes)
 
