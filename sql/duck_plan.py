@@ -22,7 +22,7 @@ from sql.plain import parameter_index
 from sql.plan import DELETED, HIDDEN_COLUMNS, SEQ, JsonKind, KeyAccess, Parameter, Path, QueryPlan, Scan, Source
 from sql.pushdown import key_access, key_terms
 from sql.rewrite import PRIVATE_FUNCTIONS, HiddenParameters, function_name, point_at_scans
-from sql.scope import TableUse, hide_from_stars, position
+from sql.scope import TableUse, hide_from_stars, position, renames_columns
 from sql.syntax import copied
 from storage.types import BIGINT, BOOLEAN, DOUBLE, JSON, TEXT, TIMESTAMP, ColumnType
 
@@ -208,7 +208,7 @@ def _key(use: TableUse, uses: Sequence[TableUse], types: Mapping[int, tuple[Colu
     if select is None:
         return None
     siblings, alone = sources(select, uses)
-    if use not in siblings or use.node.args.get("sample"):
+    if use not in siblings or use.node.args.get("sample") or any(renames_columns(other.node) for other in siblings):
         return None
     for join in select.args.get("joins") or ():
         if join.method not in {"", "NATURAL"} or join.kind not in _PUSHABLE_KINDS:

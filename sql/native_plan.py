@@ -17,7 +17,7 @@ from sql.plain import parameter_index, plain_value
 from sql.plan import Constant, NativePlan, Operand, ParameterRef
 from sql.results import ResultColumn
 from sql.rights import nearest
-from sql.scope import TableUse, invalid, is_star, star_qualifier
+from sql.scope import TableUse, invalid, is_star, renames_columns, star_qualifier
 from storage.catalog import TableDef
 from storage.types import BIGINT, TEXT, ColumnType, Kind
 
@@ -74,8 +74,7 @@ def plan_native(
 
 
 def _plain_table(node: exp.Table) -> bool:
-    alias = node.args.get("alias")
-    return not (isinstance(alias, exp.TableAlias) and alias.columns) and not any(
+    return not renames_columns(node) and not any(
         value for key, value in node.args.items() if key not in {"this", "db", "catalog", "alias"}
     )
 

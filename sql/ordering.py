@@ -14,7 +14,7 @@ from sqlglot import exp
 
 from sql.outputs import sources
 from sql.plan import SEQ
-from sql.scope import TableUse
+from sql.scope import TableUse, renames_columns
 from storage.catalog import TableDef
 
 _REORDERING = ("group", "having", "distinct", "order", "cluster", "sort", "sample", "laterals", "pivots")
@@ -33,7 +33,7 @@ def default_order(tree: exp.Expr, uses: Sequence[TableUse]) -> DefaultOrder | No
     if not isinstance(tree, exp.Select) or any(tree.args.get(key) for key in _REORDERING):
         return None
     found, alone = sources(tree, uses)
-    if not alone or len(found) != 1 or not isinstance(found[0].target, TableDef):
+    if not alone or len(found) != 1 or not isinstance(found[0].target, TableDef) or renames_columns(found[0].node):
         return None
     own = [node for node in tree.walk() if node.parent_select is tree]
     if any(isinstance(node, exp.AggFunc) and not isinstance(node.parent, exp.Window) for node in own):

@@ -8,7 +8,7 @@ from sqlglot import exp
 
 from sql.plan import SEQ
 from sql.results import ResultColumn
-from sql.scope import TableUse, is_star, star_qualifier
+from sql.scope import TableUse, is_star, renames_columns, star_qualifier
 from storage.catalog import TableDef
 from storage.types import ColumnType, Kind
 
@@ -33,6 +33,8 @@ def origins(tree: exp.Expr, uses: Sequence[TableUse]) -> list[Origin | None] | N
     if not isinstance(tree, exp.Select):
         return None
     tables, alone = sources(tree, uses)
+    if any(renames_columns(use.node) for use in tables):
+        return None
     merged = any(join.args.get("using") or join.args.get("method") for join in tree.args.get("joins") or ())
     found: list[Origin | None] = []
     for item in tree.expressions:

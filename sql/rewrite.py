@@ -12,7 +12,7 @@ from collections.abc import Callable
 from sqlglot import exp
 
 from sql.plan import Source
-from sql.scope import TableUse, invalid, is_star
+from sql.scope import TableUse, invalid, shows_several
 
 PRIVATE_PREFIX = "__hr_"
 """Functions of ours inside DuckDB; a query that names one is refused."""
@@ -145,7 +145,7 @@ def name_outputs(tree: exp.Expr, text_of: Callable[[exp.Expr], str]) -> None:
 
 
 def _named(item: exp.Expr, text_of: Callable[[exp.Expr], str]) -> exp.Expr:
-    if isinstance(item, (exp.Alias, exp.Aliases, exp.Column)) or is_star(item):
+    if isinstance(item, (exp.Alias, exp.Aliases, exp.Column)) or shows_several(item):
         return item
     if item.find(exp.Columns, exp.Unnest, exp.Explode):
         return item

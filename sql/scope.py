@@ -121,16 +121,36 @@ def mark_needed(tree: exp.Expr, uses: list[TableUse]) -> None:
         use.needed = {c for c in (*use.column_types, *HIDDEN_COLUMNS) if c in mentioned}
         qualifiers = starred.get(id(use.select), frozenset())
         use.whole = (
-            everything or use.select is None or use.alias in aliases or "" in qualifiers or use.alias in qualifiers
+            everything
+            or use.select is None
+            or renames_columns(use.node)
+            or use.alias in aliases
+            or "" in qualifiers
+            or use.alias in qualifiers
         )
 
 
 def _stars(tree: exp.Expr) -> Iterator[tuple[exp.Select, frozenset[str]]]:
     """Every SELECT with stars in its list, with their qualifiers ("" for a bare star)."""
-    for select in tree.find_all(exp.Select):
-        qualifiers = {star_qualifier(item) for item in select.expressions if is_star(item)}
-        if qualifiers:
-            yield select, frozenset(qualifiers)
+    found: dict[int, tuple[exp.Select, set[str]]] = {}
+    for star in tree.find_all(exp.Star):
+        select = star.find_ancestor(exp.Select)
+        if select is not None and not isinstance(star.parent, exp.Count):
+            qualifier = star_qualifier(star.parent) if isinstance(star.parent, exp.Column) else ""
+            found.setdefault(id(select), (select, set()))[1].add(qualifier)
+    for select, qualifiers in found.values():
+        yield select, frozenset(qualifiers)
+
+
+def shows_several(item: exp.Expr) -> bool:
+    """Whether a SELECT item holds a star that stands for columns (COUNT(*) does not)."""
+    return any(not isinstance(star.parent, exp.Count) for star in item.find_all(exp.Star))
+
+
+def renames_columns(node: exp.Table) -> bool:
+    """Whether a table's alias names its columns anew: `t AS x(a, b)`."""
+    alias = node.args.get("alias")
+    return isinstance(alias, exp.TableAlias) and bool(alias.columns)
 
 
 def is_star(item: exp.Expr) -> bool:

@@ -75,6 +75,15 @@ class FakeView:
         chosen = rows.take(pa.array([places[seq] for seq in seqs], pa.int64()))
         return chosen.select((["_seq"] if with_seq else []) + names)
 
+    def get_row(
+        self, table: TableDef, partition: str, key: bytes, columns: Sequence[str] | None = None
+    ) -> tuple[int, tuple[object, ...]] | None:
+        [seq] = self.find(table, partition, [key])
+        if seq is None:
+            return None
+        row = self.fetch(table, partition, [seq], columns)
+        return seq, tuple(_values(column)[0] for column in row.columns)
+
     def find_range(
         self,
         table: TableDef,

@@ -315,6 +315,31 @@ def test_shapes_that_duckdb_answers(world: World) -> None:
     assert world.rows("select count(*) from people tablesample 100%") == [(4,)]
 
 
+def test_renamed_columns_are_not_taken_for_others(world: World) -> None:
+    renamed = "people as p(name, id, x)"
+    assert world.rows(f"select p.name, p.id from {renamed} where p.name = 1") == [(1, "Ann")]
+    assert world.rows(f"select p.name from {renamed} where p.id = 'Ben'") == [(2,)]
+    assert world.rows(f"select * from {renamed} where x = 2") == [(4, "Dee", 2)]
+    assert world.run(f"select * from {renamed}").column_names == ["name", "id", "x"]
+    assert [column.flags for column in world.bind(f"select name from {renamed}").columns] == [()]
+
+
+def test_stars_of_all_kinds(world: World) -> None:
+    assert world.run("select * exclude (boss) from people").column_names == ["id", "name"]
+    assert world.run("select * replace (upper(name) as name) from people").column_names == ["id", "name", "boss"]
+    assert world.run("select columns('n.*') from people").column_names == ["name"]
+    assert world.run("select p.*, count(*) over () from people p").column_names[-1] == "count(*) OVER ()"
+    assert world.rows("select count(*), max(columns(*)) from people where id = 1") == [(1, 1, "Ann", None)]
+    assert world.rows("select people.name from people where people is not null and id = 1") == [("Ann",)]
+
+
+def test_dates_with_zones(world: World) -> None:
+    assert world.rows(
+        "select date_trunc('hour', dt), dt + interval 1 day, extract(second from dt), strftime(dt, '%Y'), dt::date, "
+        "dt at time zone 'Europe/Berlin', age(ts) > interval 1 year from every where id = 1"
+    )[0][2:4] == (1, "1970")
+
+
 def test_our_functions(world: World) -> None:
     ids = [row[0] for row in world.rows("select snowflake_id() from people")]
     assert len(set(ids)) == 4
