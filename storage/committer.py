@@ -13,8 +13,8 @@ What can go wrong with a group, and what follows
   sync would not tell (the kernel may have dropped the dirty pages). The transaction is given up, everything that waits
   fails with StoragePoisoned at once, readers are drained, the environment is closed and opened again from the last
   durable meta page, however long that takes. Then it goes on.
-- Telling the feed fails after the commit: the commit is durable, so its submitters hear that. The feed forgets its ring, and
-  its readers find the commit in the log.
+- Telling the feed fails after the commit: the commit is durable, so its submitters hear that. The feed forgets its
+  ring, and its readers find the commit in the log.
 
 A work may run more than once (the first run's effects are gone then), so it must not keep state outside.
 """
@@ -43,8 +43,8 @@ log = logging.getLogger("headrace.storage")
 Published = Callable[[WriteTransaction, Committed], None]
 
 
-class _MapFull(Exception):
-    """The transaction was aborted because the map is full."""
+_DAMAGED = (lmdb.PanicError, lmdb.CorruptedError, lmdb.PageNotFoundError)
+"""Errors with LMDB's own codes after which only reopening helps."""
 
 
 class Committer:
@@ -93,6 +93,17 @@ class Committer:
     # --- the loop ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:
+            log.critical("the writer has ended; nothing can be stored until a restart", exc_info=True)
+            failure = StoragePoisoned(f"the writer has ended: {error}")
+            self._queue.refuse(failure)
+            waiting = self._queue.drain()
+            self._fail(waiting, failure)
+            settle(waiting)
+
+    def _loop(self) -> None:
         options = self._options
         while True:
             group = self._queue.take(
@@ -126,12 +137,13 @@ class Committer:
             for submission in group:
                 self._commit_group([submission])
         except lmdb.Error as error:
+            if code_of(error) < 0 and not isinstance(error, _DAMAGED):
+                raise  # LMDB refused something; the environment is as it was
             self._disk_error(group, error)
 
     def _attempt(self, group: list[Submission]) -> None:
         """Run the works, write, commit, announce. Raises what concerns the whole group."""
         direct = group[0].exclusive or group[0].weight > self._options.direct_rows
-        grow_only_once_more = 0
         txn = self._environment.begin_write()
         wtxn = self._transaction(txn, direct)
         try:
@@ -165,7 +177,6 @@ class Committer:
                     break
                 except lmdb.MapFullError:
                     txn.abort()
-                    grow_only_once_more += 1
                     self._make_room(reserve=group[0].exclusive or not wtxn.stages_rows())
                     txn = self._environment.begin_write()
                     if direct:
@@ -205,8 +216,9 @@ class Committer:
                 submission.result = submission.work(wtxn)
             except lmdb.Error:
                 raise
-            except Exception as error:  # noqa: BLE001 - a work may fail in any way
-                submission.error = error
+            except BaseException as error:  # noqa: BLE001 - a work may fail in any way; the writer must live on
+                stopped = isinstance(error, StopIteration)  # which a future cannot carry
+                submission.error = RuntimeError("a work raised StopIteration") if stopped else error
                 if wtxn.direct:
                     wtxn.failed = True
                 else:
@@ -245,6 +257,8 @@ class Committer:
     def _grow_ahead(self) -> None:
         """Grow at 80 % when nobody reads, so that a full map is a rare event."""
         environment = self._environment
+        if not self.commits % 4096:
+            environment.env.reader_check()
         if self.commits % 64 or environment.used_bytes() < environment.map_bytes * 4 // 5:
             return
         if environment.can_grow() and self._registry.try_pause():
@@ -270,8 +284,8 @@ class Committer:
     def _refused_pages(self) -> bool:
         """Whether "no space" means that pages were refused before anything was synced; the environment is then whole.
 
-        "No space" while there is room came from somewhere else, a sync maybe. After a failed write of the meta page LMDB
-        itself refuses to go on.
+        "No space" while there is room came from somewhere else, a sync maybe. After a failed write of the meta page
+        LMDB itself refuses to go on.
         """
         if free_bytes(self._environment.folder) >= SMALLEST_MAP:
             return False

@@ -102,6 +102,7 @@ class Environment:
         try:
             self.dbs = Databases(*(self.env.open_db(name.encode()) for name in NAMES))
             self._check_format()
+            self.env.reader_check()  # readers of processes that were killed would hold pages back
         except BaseException:
             self.env.close()
             raise

@@ -34,7 +34,7 @@ class StorageOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How much the change log (commit records and superseded rows moved to `history`) may take."""
     ring_commits: int = 1_024
     """Commits that the feed keeps in memory."""
-    ring_bytes: int = 64 << 20
+    ring_bytes: int = 16 << 20
     """Bytes of change sets that the feed keeps in memory."""
     batch_rows: int = 65_536
     """Rows of a full batch."""

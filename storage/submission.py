@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from storage.writer import WriteTransaction
 
 T = TypeVar("T")
+log = logging.getLogger("headrace.storage")
 
 Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
@@ -42,8 +44,10 @@ class Commit(Generic[T]):
             raise self._error
         return self._result  # type: ignore[return-value]
 
-    def exception(self) -> BaseException | None:
-        """The error of a finished work, if it failed."""
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The error of the work, if it failed; waits until it is finished."""
+        if not self._done.wait(timeout):
+            raise TimeoutError("the commit did not finish in time")
         return self._error
 
     def resolve(self, result: Any, error: BaseException | None) -> None:
@@ -57,7 +61,7 @@ class Commit(Generic[T]):
 class Submission:
     """One work in the queue. Exactly one of `future` (with its loop) and `commit` waits for it, until it is settled."""
 
-    __slots__ = ("commit", "error", "exclusive", "future", "loop", "result", "weight", "work")
+    __slots__ = ("commit", "error", "exclusive", "future", "loop", "result", "settled", "weight", "work")
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ class Submission:
         self.commit = commit
         self.result: Any = None
         self.error: BaseException | None = None
+        self.settled = False
 
 
 class WorkQueue:
@@ -162,10 +167,16 @@ def settle(submissions: Iterable[Submission]) -> None:
     """Tell the submitters, each one once: one call into each event loop, whatever the number of works."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
     for submission in submissions:
+        if submission.settled:
+            continue
+        submission.settled = True
         if submission.future is not None and submission.loop is not None:
             by_loop.setdefault(submission.loop, []).append((submission.future, submission.result, submission.error))
         elif submission.commit is not None:
-            submission.commit.resolve(submission.result, submission.error)
+            try:
+                submission.commit.resolve(submission.result, submission.error)
+            except Exception:
+                log.exception("an on_done callback failed")
         submission.future = submission.commit = None
     for loop, outcomes in by_loop.items():
         try:

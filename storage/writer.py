@@ -220,11 +220,7 @@ class WriteTransaction(StagedView):
         self._supersede(staged, old_seq, by)
 
     def _current(self, full: bytes) -> int | None:
-        seq = self._overlay.get(full)
-        if seq is None:
-            value = self._get(full, db=self._keys_db)
-            return None if value is None else int.from_bytes(value, "big")
-        return seq or None
+        return self.current_seq(full)
 
     def insert(self, table: TableDef, partition: str, rows: pa.Table) -> tuple[int, int]:
         """Stage rows (all columns by name); straight into LMDB in direct mode. Raises DuplicateKey."""

@@ -403,5 +403,6 @@ def test_timestamps_never_go_back(folder: Path) -> None:
 
     with StorageEngine.open(folder, QUIET, clock=Jumping()) as engine:
         create(engine)
-        stamps = [engine.commit_sync(lambda w: (w.put_object("k", "n", UserDef("n", "u")), w.now_us())[1]) for _ in "ab"]
+        work = lambda w: (w.put_object("k", "n", UserDef("n", "u")), w.now_us())[1]  # noqa: E731
+        stamps = [engine.commit_sync(work) for _ in range(2)]
         assert stamps == [500, 600]

@@ -52,7 +52,8 @@ def on_model(model: Model, operation: tuple[str, Any], width: int, *, unique: bo
                 raise Refused
             after[row[0]] = widen(row, width)
     elif kind in ("update", "update_row"):
-        found = [(old, new) for old, new in dict([payload] if kind == "update_row" else payload).items() if old in after]
+        pairs = dict([payload] if kind == "update_row" else payload)
+        found = [(old, new) for old, new in pairs.items() if old in after]
         for old, _ in found:
             del after[old]
         for _, new in found:

@@ -27,6 +27,16 @@ def insert(table: TableDef, start: int, count: int = 100) -> Callable[[Any], Any
     return lambda w: w.insert(table, "", rows_of(table, [(i, PAYLOAD, i) for i in range(start, start + count)]))
 
 
+def fill_up(engine: StorageEngine, table: TableDef, words: str) -> int:
+    """Insert until the storage is full; how many rows were acknowledged."""
+    start = 0
+    while (error := engine.submit(insert(table, start)).exception()) is None:
+        start += 100
+    assert isinstance(error, StorageFull)
+    assert words in str(error)
+    return start
+
+
 def test_the_map_grows_by_itself(folder: Path) -> None:
     with StorageEngine.open(folder, TINY) as engine:
         table = create(engine)
@@ -83,11 +93,7 @@ def test_the_limit_is_a_clear_error_and_reads_deletes_and_later_writes_go_on(fol
     options = StorageOptions(map_start=1 << 20, max_bytes=4 << 20, merge=False, retention_seconds=0)
     with StorageEngine.open(folder, options) as engine:
         table = create(engine)
-        start = 0
-        with pytest.raises(StorageFull, match="limit of 4194304 bytes"):
-            while True:
-                engine.commit_sync(insert(table, start))
-                start += 100
+        start = fill_up(engine, table, "limit of 4194304 bytes")
         assert start > 1000
         with pytest.raises(StorageFull):
             engine.commit_sync(insert(table, start, 20_000), weight=20_000)
@@ -135,6 +141,7 @@ def test_a_full_disk_fails_the_group_only(engine: StorageEngine, monkeypatch: py
     faults = FailingCommits(engine, monkeypatch, disk_error(errno.ENOSPC))
     engine.commit_sync(insert(table, 0))
     faults.failures = 1
+    monkeypatch.setattr("storage.committer.free_bytes", lambda folder: 0)
     with pytest.raises(StorageFull):
         engine.commit_sync(insert(table, 100))
     engine.commit_sync(insert(table, 100))
