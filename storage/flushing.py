@@ -7,11 +7,13 @@ are written, so that a row staged and superseded in the same group is found like
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 
 import lmdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.batches import MAX_ROWS, Seqs, encode_batch, seqs_of
 from storage.changes import CommitRecord, PartitionRecord, compress, encode_commit
@@ -91,15 +93,17 @@ class Flusher:
     ) -> bool:
         """Put new keys straight into LMDB; False when one of them exists (the transaction must then be aborted)."""
         self.touched = True
-        seqs = (np.asarray(places, dtype=np.int64) + first_seq).astype(">u8").tobytes()
+        numbers = np.asarray(places, dtype=np.int64) + first_seq
+        if not all(map(operator.lt, keys, itertools.islice(keys, 1, None))):
+            order = pc.sort_indices(pa.array(keys, pa.binary())).to_numpy()
+            keys = [keys[place] for place in order.tolist()]
+            numbers = numbers[order]
+            if any(map(operator.eq, keys, itertools.islice(keys, 1, None))):
+                return False
+        seqs = numbers.astype(">u8").tobytes()
         items = [(key, seqs[at : at + 8]) for key, at in zip(keys, range(0, len(seqs), 8), strict=True)]
-        ascending = all(map(bytes.__lt__, keys[:-1], keys[1:]))
-        if not ascending:
-            items.sort()
         cursor = txn.cursor(db=keys_db)
         append = bool(items) and (not cursor.last() or bytes(cursor.key()) < items[0][0])
-        if append and not ascending and any(a[0] == b[0] for a, b in itertools.pairwise(items)):
-            return False
         consumed, added = cursor.putmulti(items, overwrite=False, append=append)
         return bool(consumed == added == len(items))
 

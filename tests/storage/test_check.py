@@ -298,9 +298,12 @@ def test_a_flipped_bit_is_an_error_that_names_table_and_range(folder: Path, tabl
 def test_a_flipped_bit_in_dead_rows_is_an_error(folder: Path, table: TableDef) -> None:
     with damage(folder) as (txn, dbs):
         dead_flipped(txn, dbs, table)
-    with StorageEngine.open(folder, QUIET) as engine, engine.snapshot() as snapshot:
-        with pytest.raises(StorageCorrupt, match="checksum"):
-            snapshot.scan(table, USER)
+    with (
+        StorageEngine.open(folder, QUIET) as engine,
+        engine.snapshot() as snapshot,
+        pytest.raises(StorageCorrupt, match="checksum"),
+    ):
+        snapshot.scan(table, USER)
 
 
 def test_check_of_something_else(tmp_path: Path) -> None:
