@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from starlette.types import ASGIApp
 
 from server.account_watch import AccountWatch
@@ -19,9 +20,11 @@ from server.auth.secret import load_or_create_secret
 from server.config import Config, settings_of
 from server.middleware.rate_limit import RateLimits
 from server.state import AppState
+from server.version import version
 from sql.database import Database
-from sql.duck import DuckOptions
+from sql.duck import DuckOptions, bound_process_memory
 from sql.limits import SqlLimits
+from sql.rendering import BigintMode
 from sql.users import PasswordSettings
 from storage.engine import StorageEngine
 from storage.options import StorageOptions
@@ -78,9 +81,21 @@ def duck_options(config: Config) -> DuckOptions:
     )
 
 
+def stats_of(engine: StorageEngine, started: float) -> dict[str, str]:
+    """Return the figures of `system.stats`; `started` is the clock's reading at the start."""
+    uptime = SYSTEM_CLOCK.monotonic() - started
+    figures = {"server_uptime_seconds": f"{uptime:.0f}", "server_version": version()}
+    tables = sum(1 for _ in engine.catalog.tables())
+    figures |= {"total_namespaces": str(sum(1 for _ in engine.catalog.namespaces())), "total_tables": str(tables)}
+    return figures | {f"storage_{name}": str(value) for name, value in msgspec.structs.asdict(engine.stats()).items()}
+
+
 @asynccontextmanager
 async def assemble(config: Config, engine: StorageEngine, folder: Path) -> AsyncIterator[Assembly]:
     """Make everything above the engine; on the way out it is closed, the engine stays open."""
+    started = SYSTEM_CLOCK.monotonic()
+    if config.duckdb.process_memory_bytes:
+        bound_process_memory(config.duckdb.process_memory_bytes)
     secret = load_or_create_secret(folder, config.auth.jwt_secret or None)
     limits = RateLimits(config.rate_limit, SYSTEM_CLOCK)
     options = service.options_of(config)
@@ -95,7 +110,9 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             duck=duck_options(config),
             passwords=PasswordSettings(options.policy, options.parameters),
             settings=lambda: settings_of(config),
+            stats=lambda: stats_of(engine, started),
             temp_folder=folder / "tmp",
+            bigint=BigintMode(config.wire.bigint),
         )
         stack.callback(database.close)
         state = AppState(

@@ -245,6 +245,14 @@ class DuckdbSection(msgspec.Struct, frozen=True):
         int, Meta(ge=0, description="Largest size of those files; queries that need more fail")
     ] = 4 * GIB
     connections: Annotated[int, Meta(ge=1, le=64, description="Queries that run at a time; others wait")] = 2
+    process_memory_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Private memory that the operating system grants the whole process, so that a query's huge "
+            "intermediate values fail instead of the machine; 0: no limit",
+        ),
+    ] = 4 * GIB
     wait_seconds: Annotated[float, Meta(gt=0, description="How long a query waits before it is refused with 503")] = (
         10.0
     )

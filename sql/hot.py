@@ -187,6 +187,8 @@ class HotStatements:
     def _read(self, read: HotRead, params: Sequence[object], identity: Identity) -> StatementResult | None:
         try:
             with self._engine.snapshot(purpose="point read") as view:
+                if view.catalog.table_by_id(read.table.table_id) is not read.table:
+                    return None  # altered since the entry was found
                 return read.run(view, params, identity)
         except InvalidParameter:
             return None

@@ -28,11 +28,11 @@ Render = Callable[[object], object]
 class HotRead:
     """A query that gives plain columns of the one row with a given primary key."""
 
-    __slots__ = ("_columns", "_operands", "_reader", "_renders", "_schema", "_table", "_types")
+    __slots__ = ("_columns", "_operands", "_reader", "_renders", "_schema", "_types", "table")
 
     def __init__(self, plan: QueryPlan, table: TableDef, projection: Sequence[str], mode: BigintMode) -> None:
         assert plan.point_key is not None
-        self._table = table
+        self.table = table
         self._columns = plan.columns
         self._schema = msgspec.json.encode(wire_schema(plan.columns))
         self._types = tuple(column.type for column in table.key_columns)
@@ -51,7 +51,7 @@ class HotRead:
         rows: list[list[object]] = []
         if None not in values:
             key = encode_key(self._types, values)
-            row = self._reader.read(view, partition_of(self._table, identity), key)
+            row = self._reader.read(view, partition_of(self.table, identity), key)
             if row is not None:
                 for place, render in enumerate(self._renders):
                     if render is not None and row[place] is not None:

@@ -20,7 +20,8 @@ from sql.errors import ExecutionError, InvalidInput, PermissionDenied, SqlError,
 from sql.identity import Identity, Role, may_execute_as
 from sql.read_view import ReadView
 from sql.results import StatementResult
-from sql.services import Services, StatementContext
+from sql.row_expressions import Evaluation
+from sql.services import Services, StatementContext, running_write
 from sql.statements import (
     AlterNamespace,
     AlterTable,
@@ -136,7 +137,7 @@ class Session:
         context.control.check()
         if isinstance(statement, DEFINITIONS):
             definition = statement
-            result = self._commit(lambda writer: ddl.run(definition, writer, context))
+            result = self._commit(lambda writer: self._define(definition, writer, context))
         elif isinstance(statement, ACCOUNTS):
             with storage_errors(), self._engine.snapshot(purpose="accounts") as snapshot:
                 mutation = users.prepare(statement, snapshot, context.identity, self._services.passwords)
@@ -148,6 +149,13 @@ class Session:
                 result = self._read(statement, parsed, snapshot, context)
         result.as_user = context.identity.user
         return result
+
+    def _define(
+        self, statement: ddl.DefinitionStatement, writer: WriteTransaction, context: StatementContext
+    ) -> StatementResult:
+        services = self._services
+        evaluation = Evaluation(services.binding(writer, context), running_write(services, context))
+        return ddl.run(statement, writer, context, evaluation)
 
     def _enter(self, parsed: Parsed) -> tuple[Statement, StatementContext]:
         statement, context = parsed.statement, self._context
