@@ -318,6 +318,7 @@ class Committer:
                 break
             except (lmdb.Error, OSError, MemoryError, StorageError) as error:
                 log.error("the storage cannot be reopened yet: %s", error)
+                self._registry.away()
                 if self._stop.wait(pause):
                     return
                 pause = min(2 * pause, 5.0)

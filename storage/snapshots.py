@@ -194,6 +194,7 @@ class SnapshotRegistry:
         self._resumed = threading.Condition(self._lock)
         self._paused = False
         self._closed = False
+        self._away = False
         self._active: dict[int, Snapshot] = {}
         self._states: dict[int, Committed] = {}
         self._catalogs: dict[int, Catalog] = {}
@@ -208,7 +209,7 @@ class SnapshotRegistry:
         return len(self._active)
 
     def open(self, lease: float | None, purpose: str) -> Snapshot:
-        """A snapshot of the newest commit. Waits while the map is being moved."""
+        """A snapshot of the newest commit. Waits while the map is being moved, but not for a disk that is away."""
         with self._lock:
             if self._paused or self._closed:
                 self._wait_resumed()
@@ -224,7 +225,7 @@ class SnapshotRegistry:
     def _wait_resumed(self) -> None:
         limit = time.monotonic() + 30.0
         while self._paused and not self._closed:
-            if not self._resumed.wait(max(limit - time.monotonic(), 0.0)) and time.monotonic() >= limit:
+            if self._away or (not self._resumed.wait(max(limit - time.monotonic(), 0.0)) and time.monotonic() >= limit):
                 raise StoragePoisoned("the storage is being reopened")
         if self._closed:
             raise StorageClosed("the storage is closed")
@@ -300,7 +301,13 @@ class SnapshotRegistry:
     def resume(self) -> None:
         """Let new snapshots through again."""
         with self._resumed:
-            self._paused = False
+            self._paused = self._away = False
+            self._resumed.notify_all()
+
+    def away(self) -> None:
+        """The environment cannot be opened: until `resume`, readers are refused instead of held back."""
+        with self._resumed:
+            self._away = True
             self._resumed.notify_all()
 
     def reset(self) -> None:

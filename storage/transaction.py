@@ -50,7 +50,6 @@ class Transaction(StagedView):
     def __init__(self, base: TransactionBase) -> None:
         super().__init__(base, FIRST_PROVISIONAL, lambda: next(_VERSIONS))
         self._id_source = base
-        self._tables: dict[int, TableDef] = {}
         self._seen_objects: dict[tuple[str, str], bytes | None] = {}
         self._savepoints: list[tuple[Undo, tuple[int, Catalog | None], int]] = []
         self._mark = 1
@@ -62,13 +61,13 @@ class Transaction(StagedView):
     def insert(self, table: TableDef, partition: str, rows: pa.Table) -> tuple[int, int]:
         """Stage rows; see StagedView."""
         span = super().insert(table, partition, rows)
-        self._note(table, rows.num_rows, rows.nbytes)
+        self._note(rows.num_rows, rows.nbytes)
         return span
 
     def insert_row(self, table: TableDef, partition: str, row: tuple[object, ...], key: bytes | None) -> int:
         """Stage one row; see StagedView."""
         seq = super().insert_row(table, partition, row, key)
-        self._note(table, 1, 64 + 16 * len(row) + sum(len(v) for v in row if isinstance(v, str | bytes)))
+        self._note(1, 64 + 16 * len(row) + sum(len(v) for v in row if isinstance(v, str | bytes)))
         return seq
 
     def replace_row(
@@ -76,19 +75,19 @@ class Transaction(StagedView):
     ) -> int:
         """Stage one replacement; see StagedView."""
         seq = super().replace_row(table, partition, old_seq, row, key)
-        self._note(table, 1, 64 + 16 * len(row) + sum(len(v) for v in row if isinstance(v, str | bytes)))
+        self._note(1, 64 + 16 * len(row) + sum(len(v) for v in row if isinstance(v, str | bytes)))
         return seq
 
     def replace(self, table: TableDef, partition: str, old_seqs: Sequence[int], rows: pa.Table) -> tuple[int, int]:
         """Stage replacements; see StagedView."""
         span = super().replace(table, partition, old_seqs, rows)
-        self._note(table, rows.num_rows, rows.nbytes)
+        self._note(rows.num_rows, rows.nbytes)
         return span
 
     def delete(self, table: TableDef, partition: str, seqs: Sequence[int]) -> None:
         """Stage the end of rows; see StagedView."""
         super().delete(table, partition, seqs)
-        self._note(table, len(seqs), 16 * len(seqs))
+        self._note(len(seqs), 16 * len(seqs))
 
     def put_table(self, table: TableDef) -> None:
         """Stage a table's definition."""
@@ -147,14 +146,16 @@ class Transaction(StagedView):
         for (table_id, partition), staged in self._partitions.items():
             if not staged.segments and not staged.superseded:
                 continue
-            table = wtxn.expect_schema(self._tables[table_id])
+            mine = self.catalog.table_by_id(table_id)
+            if mine is None:
+                continue  # dropped by this very transaction
+            table = wtxn.expect_schema(mine)
             more, fewer = _apply_partition(wtxn, table, partition, staged)
             added += more
             removed += fewer
         return CommitInfo(first, wtxn.next_seq - 1, wtxn.now_us(), added, removed)
 
-    def _note(self, table: TableDef, rows: int, size: int) -> None:
-        self._tables[table.table_id] = table
+    def _note(self, rows: int, size: int) -> None:
         self.staged_rows += rows
         self.staged_bytes += size
 

@@ -275,6 +275,57 @@ def test_a_dropped_table_is_reclaimed(engine: StorageEngine) -> None:
     assert fresh.table_id > other.table_id
 
 
+def test_rows_and_definitions_in_one_transaction(engine: StorageEngine) -> None:
+    table = create(engine)
+    other = create(engine, keyed_table)
+    with engine.snapshot() as snapshot:
+        txn = Transaction(snapshot)
+        txn.insert(table, "", rows_of(table, [(1, "old", 1)]))
+        txn.insert(other, "u", rows_of(other, [(1, "gone", 1)]))
+        newer = msgspec.structs.replace(
+            table,
+            schema_version=2,
+            history=(SchemaVersion(1, table.columns),),
+            columns=(*table.columns, ColumnDef(4, "note", TEXT)),
+        )
+        txn.put_table(newer)
+        txn.drop_table(other.table_id)
+        txn.insert(newer, "", rows_of(newer, [(2, "new", 2, "n")]))
+        fresh = plain_table(txn.allocate_table_id(), "fresh")
+        txn.put_table(fresh)
+        txn.insert(fresh, "", rows_of(fresh, [(5, None, None)]))
+        assert contents(txn, newer) == [(1, "old", 1, None), (2, "new", 2, "n")]
+    engine.commit_sync(txn.apply)
+    with engine.snapshot() as snapshot:
+        assert contents(snapshot, newer) == [(1, "old", 1, None), (2, "new", 2, "n")]
+        assert contents(snapshot, fresh) == [(5, None, None)]
+        assert snapshot.catalog.table_by_id(other.table_id) is None
+    engine.compact()
+    assert engine.check() == []
+
+
+def test_nothing_is_an_amount_of_rows_too(engine: StorageEngine) -> None:
+    table = create(engine)
+    empty = rows_of(table, [])
+
+    def work(wtxn: WriteTransaction) -> tuple[int, int]:
+        wtxn.replace(table, "", [], empty)
+        wtxn.delete(table, "", [])
+        return wtxn.insert(table, "", empty)
+
+    before = engine.last_seq
+    first, last = engine.commit_sync(work)
+    assert first == last + 1
+    assert engine.last_seq == before
+    with engine.snapshot() as snapshot:
+        assert snapshot.fetch(table, "", []).num_rows == 0
+        assert snapshot.find(table, "", []) == []
+        txn = Transaction(snapshot)
+        txn.insert(table, "", empty)
+    engine.commit_sync(txn.apply)
+    assert engine.check() == []
+
+
 def test_objects_of_any_kind(engine: StorageEngine) -> None:
     engine.commit_sync(lambda w: [w.put_object("user", n, UserDef(n, "user")) for n in ("b", "a", "x" * 600)])
     with engine.snapshot() as snapshot:
