@@ -125,7 +125,10 @@ class Committer:
                 log.exception("a group of %d works failed", len(group))
                 self._fail(group, error)
             settle(group)
-            self._grow_ahead()
+            try:
+                self._grow_ahead()
+            except (lmdb.Error, OSError, StorageError) as error:
+                log.error("the map could not grow ahead of need: %s", error)
 
     def _commit_group(self, group: list[Submission]) -> None:
         try:

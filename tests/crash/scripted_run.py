@@ -1,19 +1,22 @@
 """A scripted run of the storage engine in which every single call on the disk fails once. A program.
 
-`python -m tests.crash.scripted_run CONTROL FOLDER FAULT`, with the shim preloaded, plays the script once without faults and
-keeps a copy of the folder before each step. Then, for each step and each n, it begins with that copy, lets the n-th call
-fail, and plays the step and those after it, until a step ends in which nothing failed. It prints a report as JSON.
+`python -m tests.crash.scripted_run CONTROL FOLDER FAULT`, with the shim preloaded, plays the script once without
+faults and keeps a copy of the folder before each step. Then, for each step and each n, it begins with that copy, lets
+the n-th call fail, and plays the step and those after it, until a step ends in which nothing failed. It prints a
+report as JSON.
 
-The script has 30 commits: single rows, several tables in one commit, updates, deletes, transfers between accounts,
-definitions, groups that share a commit, a bulk load, a large value, merges, and the map growing on the way. A model (plain
-dicts) goes along. After each step the engine must show exactly what the model holds: a work that was acknowledged
-is there, a work that failed is not. What fails is tried again, as a client would. At the end the change feed must have told
-everything once, the folder is opened anew and must hold the same, and the check command must find nothing.
+The script has 30 steps: single rows, several tables in one commit, updates, deletes, transfers between accounts,
+definitions, groups that share a commit, a bulk load, a large value, merges, and the map growing on the way. A model
+(plain dicts) goes along. After each step the engine must show exactly what the model holds: a work that was
+acknowledged is there, a work that failed is not. What fails is tried again, as a client would. At the end the change
+feed must have told everything once, the folder is opened anew and must hold the same, and the check command must find
+nothing.
 """
 
 from __future__ import annotations
 
 import errno
+import faulthandler
 import json
 import logging
 import shutil
@@ -33,7 +36,7 @@ from storage import Snapshot, StorageEngine, StorageOptions, TableDef, Transacti
 from storage.check import check
 from storage.errors import DuplicateKey, StorageError, StorageFull, StoragePoisoned
 from tests.crash.faults import Call, Fault, Faults
-from tests.storage.helpers import create, key_of, keyed_table, keyless_table, plain_table, rows_of, seq_of
+from tests.storage.helpers import create, key_of, keyed_table, keyless_table, rows_of, seq_of
 
 OPTIONS = StorageOptions(
     map_start=1 << 20, merge=False, merge_fan_in=2, direct_rows=250, ring_commits=4, group_wait_us=0, drain_seconds=1.0
@@ -42,6 +45,7 @@ STEPS = 30
 TRIES = 400
 ACCOUNTS = 4
 FOLLOWING = 3
+HANG_SECONDS = 60
 
 Rows = dict[Any, tuple[Any, ...]]
 State = dict[str, Rows]
@@ -128,7 +132,7 @@ class Run:
         new = key or 100 + step * 10
         kind = step % 6
         if step in (11, 23):
-            self.attempt(f"{step} merge", lambda: self.engine.compact(), self.state)
+            self.attempt(f"{step} merge", self.engine.compact, self.state)
         elif step == 17:
             rows = {new * 10 + i: (new * 10 + i, f"{i:0>600}", i) for i in range(300)}
             self.commit(f"{step} bulk", self.inserting(self.plain, "", rows), self.with_rows(plain=rows), weight=300)
@@ -153,7 +157,8 @@ class Run:
         mine = {new + i: (new + i, f"{new + i}@example.org", i) for i in range(5)}
         others = {new + i: (new + i, None, i) for i in range(3)}
         both = [self.inserting(self.keyed, "ann", mine), self.inserting(self.plain, "", others)]
-        self.commit(f"{step} two tables", lambda w: max(work(w) for work in both), self.with_rows(ann=mine, plain=others))
+        after = self.with_rows(ann=mine, plain=others)
+        self.commit(f"{step} two tables", lambda wtxn: max(work(wtxn) for work in both), after)
 
     def update(self, step: int) -> None:
         rows = {key: (*row[:2], row[2] + 1000) for key, row in list(self.state["ann"].items())[-3:]}
@@ -258,11 +263,7 @@ class Run:
             except (StorageError, lmdb.Error, MemoryError, OSError) as error:
                 self.accept(name, error)
                 self.verify(f"after the failed step {name}")
-                self.failures_in_a_row += 1
-                if self.failures_in_a_row >= 3:
-                    self.faults.forgive()
-                if self.failures_in_a_row > 3:
-                    time.sleep(0.002)  # a client's pause before it tries again
+                self.count_failure()
                 continue
             self.failures_in_a_row = 0
             if after is not self.state:
@@ -273,6 +274,13 @@ class Run:
             self.verify(f"after step {name}")
             return
         raise Violation(f"step {name}: still failing after {TRIES} tries: {self.errors[-1]}")
+
+    def count_failure(self) -> None:
+        """After three failures in a row the disk is mended."""
+        self.failures_in_a_row += 1
+        if self.failures_in_a_row >= 3:
+            self.faults.forgive()
+            time.sleep(0.002)  # a client's pause before it tries again
 
     def accept(self, name: str, error: Exception) -> None:
         """Whether this is how the fault should be reported."""
@@ -298,7 +306,7 @@ class Run:
                 # Reads may meet the failing allocation too; and while storage is reopened they say so.
                 if self.fault.call is not Call.ALLOC and not isinstance(error, StoragePoisoned):
                     raise
-                time.sleep(0.002)
+                self.count_failure()
                 continue
             break
         else:
@@ -316,7 +324,7 @@ class Run:
             "ann": _by_id(snapshot.scan(self.keyed, "ann")),
             "plain": _by_id(snapshot.scan(self.plain, "")),
             "keyless": {("keyless", row[0]): row for row in _by_id(snapshot.scan(self.keyless, "")).values()},
-            "notes": {name: (note.text,) for name, note in _notes(snapshot)},
+            "notes": _notes(snapshot),
         }
 
     def follow(self) -> None:
@@ -354,12 +362,9 @@ def _by_id(table: pa.Table) -> Rows:
     return {row["id"]: tuple(row.values()) for row in table.to_pylist()}
 
 
-def _notes(snapshot: Snapshot) -> list[tuple[str, Note]]:
-    return [(note_name, note) for note_name in (f"note {i}" for i in range(STEPS)) if (note := _note(snapshot, note_name))]
-
-
-def _note(snapshot: Snapshot, name: str) -> Note | None:
-    return snapshot.get_object("note", name, Note)
+def _notes(snapshot: Snapshot) -> Rows:
+    found = ((name, snapshot.get_object("note", name, Note)) for name in (f"note {step}" for step in range(STEPS)))
+    return {name: (note.text,) for name, note in found if note is not None}
 
 
 def _short(rows: Rows) -> str:
@@ -403,6 +408,7 @@ def main(control: str, folder: str, fault_json: str, first: str = "0", last: str
         while fired and len(report["violations"]) < 10:
             at += 1
             sys.stderr.write(f"{fault}, step {step}, n = {at}\n")
+            faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
             here = Path(tempfile.mkdtemp(dir=folder))
             run = Run(here / "data", starts[step], faults, fault)
             try:
@@ -416,6 +422,7 @@ def main(control: str, folder: str, fault_json: str, first: str = "0", last: str
                 kind = text.split(": ", 1)[1].replace(str(run.folder), "DATA")
                 report["errors"][kind] = report["errors"].get(kind, 0) + 1
             shutil.rmtree(here)
+    faulthandler.cancel_dump_traceback_later()
     sys.stdout.write(json.dumps(report))
     return 0
 
