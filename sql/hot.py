@@ -90,7 +90,7 @@ class HotStatements:
     async def _run_shape(
         self, sql: str, shape: InsertShape, params: Sequence[object], namespace: str, identity: Identity, version: int
     ) -> StatementResult | None:
-        if _parameters(shape) != len(params):
+        if _parameters(sql, shape) != len(params):
             return None
         entry = self._entries.get((shape.key, "insert", namespace, identity.role), version)
         if entry is None or (isinstance(entry.form, HotUpsert) and shape.rows != 1):
@@ -99,6 +99,35 @@ class HotStatements:
             known = _Entry(entry.form, len(params), shape)
             self._entries.put((sql, namespace, identity.role), version, known)
         return await self._run(entry.form, shape, params, namespace, identity)
+
+    def run_long(self, sql: str, context: StatementContext) -> StatementResult | None:
+        """A plain INSERT that is too long for the event loop and for the parser, in a worker thread; None otherwise."""
+        shape = scan_insert(sql) if len(sql) > MAX_TEXT else None
+        if shape is None or _parameters(shape) != len(context.params):
+            return None
+        scope = (context.namespace, context.identity.role)
+        key = (shape.key, "insert", *scope)
+        version = self._engine.catalog.version
+        entry = self._entries.get(key, version)
+        if entry is None:
+            try:
+                (parsed,) = parse_batch(shape.template)
+                self._remember(key, parsed, context, 0, shape)
+            except SqlError:
+                return None
+            entry = self._entries.get(key, version)
+        if entry is None or not isinstance(entry.form, HotInsert):
+            return None
+        form, identity = entry.form, context.identity
+        with numbered(0, applied=0):
+            try:
+                columns = form.columns_of(shape, context.params, self._services.functions, identity)
+                self._engine.commit_sync(form.work(columns, identity), weight=shape.rows)
+            except (SchemaChanged, InvalidParameter):
+                return None
+            except StorageError as error:
+                raise translated(error, form.table) from error
+        return form.result(shape.rows, identity)
 
     # --- learning ------------------------------------------------------------------------------------------------
 
@@ -200,8 +229,8 @@ class HotStatements:
     ) -> StatementResult | None:
         if shape is None:
             return None
-        columns = insert.columns_of(shape, params, self._services.functions, identity)
-        await self._engine.commit(insert.work(columns, identity), weight=shape.rows)
+        work = insert.insertion(shape, params, self._services.functions, identity)
+        await self._engine.commit(work, weight=shape.rows)
         return insert.result(shape.rows, identity)
 
     async def _write(self, plan: Plan, params: Sequence[object], namespace: str, identity: Identity) -> StatementResult:
@@ -219,7 +248,9 @@ class HotStatements:
         return result
 
 
-def _parameters(shape: InsertShape) -> int:
+def _parameters(sql: str, shape: InsertShape) -> int:
     """The highest $n of a shape, when all from $1 on are there; -1 otherwise."""
+    if "$" not in sql:
+        return 0
     numbers = {value.index for column in shape.columns for value in column if type(value) is ParamRef}
     return len(numbers) if not numbers or max(numbers) == len(numbers) else -1

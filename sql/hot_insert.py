@@ -11,15 +11,16 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-from sql.defaults import Default, ValueSources, stored_default
+from sql.defaults import Default, ValueSources, default_array, stored_default
 from sql.errors import ExecutionError, InvalidParameter
 from sql.functions import FunctionContext
 from sql.identity import Identity
 from sql.insert import InsertPlan
 from sql.results import StatementResult
 from sql.templates import DEFAULT, InsertShape, ParamRef, Value
+from sql.value_columns import column_of
 from sql.values import Converter, converter
-from sql.violations import not_null_violation
+from sql.violations import check_not_null, not_null_violation
 from sql.write_targets import partition_of
 from storage.catalog import ColumnDef, TableDef
 from storage.keys import encode_key
@@ -47,6 +48,19 @@ class HotInsert:
         self._key_places = tuple(order[column_id] for column_id in table.primary_key)
         self._key_types = tuple(column.type for column in table.key_columns)
 
+    def insertion(
+        self, shape: InsertShape, params: Sequence[object], functions: FunctionContext, identity: Identity
+    ) -> Callable[[WriteTransaction], None]:
+        """The work that stages a shape's rows. Raises SqlError naming the column or parameter.
+
+        DuplicateKey and SchemaChanged reach whoever waits for the commit.
+        """
+        partition = partition_of(self.table, identity)
+        if shape.rows > ROWS_AS_TUPLES:
+            return _table_work(self.table, partition, self._arrays(shape, params, functions, identity))
+        columns = self.columns_of(shape, params, functions, identity)
+        return _rows_work(self.table, partition, columns, self.keys_of(columns))
+
     def columns_of(
         self, shape: InsertShape, params: Sequence[object], functions: FunctionContext, identity: Identity
     ) -> list[list[object]]:
@@ -64,37 +78,25 @@ class HotInsert:
                 raise not_null_violation(self.table.columns[index].name, columns[index].index(None) + 1)
         return columns
 
-    def work(self, columns: list[list[object]], identity: Identity) -> Callable[[WriteTransaction], None]:
-        """The work that stages these rows. DuplicateKey and SchemaChanged reach whoever waits for the commit."""
-        table = self.table
-        partition = partition_of(table, identity)
-        count = len(columns[0])
-        if count > ROWS_AS_TUPLES:
-            arrays = [
-                pa.array(values, arrow_type(column.type)) for values, column in zip(columns, table.columns, strict=True)
-            ]
-            rows = pa.Table.from_arrays(arrays, schema=table.arrow_schema)
-
-            def insert_table(writer: WriteTransaction) -> None:
-                writer.insert(writer.expect_schema(table), partition, rows)
-
-            return insert_table
-        keys = self.keys_of(columns)
-        if count == 1:
-            row, key = tuple(values[0] for values in columns), keys[0]
-
-            def insert_row(writer: WriteTransaction) -> None:
-                writer.insert_row(writer.expect_schema(table), partition, row, key)
-
-            return insert_row
-        tuples = list(zip(*columns, strict=True))
-
-        def insert_rows(writer: WriteTransaction) -> None:
-            current = writer.expect_schema(table)
-            for one, its_key in zip(tuples, keys, strict=True):
-                writer.insert_row(current, partition, one, its_key)
-
-        return insert_rows
+    def _arrays(
+        self, shape: InsertShape, params: Sequence[object], functions: FunctionContext, identity: Identity
+    ) -> pa.Table:
+        """The same as an Arrow table, column by column where the values allow it."""
+        sources = ValueSources(functions, functions.now_us(), identity.user)
+        arrays = []
+        for index, (place, column) in enumerate(zip(self._given, self.table.columns, strict=True)):
+            if place is None:
+                arrays.append(default_array(column, shape.rows, sources))
+                continue
+            cells = shape.columns[place]
+            values = cells if not params else _values_of(cells, params)
+            array = None if values is None else column_of(values, column.type)
+            if array is None:
+                array = pa.array(self._column(index, cells, params, sources), arrow_type(column.type))
+            arrays.append(array)
+        rows = pa.Table.from_arrays(arrays, schema=self.table.arrow_schema)
+        check_not_null(self.table.columns, rows)
+        return rows
 
     def keys_of(self, columns: list[list[object]]) -> list[bytes | None]:
         """The encoded primary keys of rows given as columns; None for a table with a hidden row id."""
@@ -118,6 +120,8 @@ class HotInsert:
 
     def _column(self, index: int, values: list[Value], params: Sequence[object], sources: ValueSources) -> list[object]:
         literal = self._literal[index]
+        if not params and DEFAULT not in values:
+            return [literal(value) for value in values]
         result: list[object] = []
         for value in values:
             if type(value) is ParamRef:
@@ -136,6 +140,44 @@ class HotInsert:
             made = converter(self.table.columns[index].type, f"${number}")
             self._parameter[index][number] = made
         return made
+
+
+def _table_work(table: TableDef, partition: str, rows: pa.Table) -> Callable[[WriteTransaction], None]:
+    def insert_table(writer: WriteTransaction) -> None:
+        writer.insert(writer.expect_schema(table), partition, rows)
+
+    return insert_table
+
+
+def _rows_work(
+    table: TableDef, partition: str, columns: list[list[object]], keys: list[bytes | None]
+) -> Callable[[WriteTransaction], None]:
+    if len(keys) == 1:
+        row, key = tuple(values[0] for values in columns), keys[0]
+
+        def insert_row(writer: WriteTransaction) -> None:
+            writer.insert_row(writer.expect_schema(table), partition, row, key)
+
+        return insert_row
+    rows = list(zip(*columns, strict=True))
+
+    def insert_rows(writer: WriteTransaction) -> None:
+        current = writer.expect_schema(table)
+        for one, its_key in zip(rows, keys, strict=True):
+            writer.insert_row(current, partition, one, its_key)
+
+    return insert_rows
+
+
+def _values_of(cells: Sequence[object], params: Sequence[object]) -> Sequence[object] | None:
+    """The parameters that a column's cells name, when all of them do; the literals, when none does."""
+    types = set(map(type, cells))
+    if ParamRef not in types:
+        return cells
+    if len(types) > 1:
+        return None
+    places = [cell.index - 1 for cell in cells]  # type: ignore[attr-defined]
+    return [params[place] for place in places]
 
 
 def hot_insert(plan: InsertPlan) -> HotInsert | None:
