@@ -32,7 +32,7 @@ import lmdb
 import msgspec
 import pyarrow as pa
 
-from storage import Snapshot, StorageEngine, StorageOptions, TableDef, Transaction, WriteTransaction
+from storage import CommitInfo, Snapshot, StorageEngine, StorageOptions, TableDef, Transaction, WriteTransaction
 from storage.check import check
 from storage.errors import DuplicateKey, StorageError, StorageFull, StoragePoisoned
 from tests.crash.faults import Call, Fault, Faults
@@ -192,7 +192,8 @@ class Run:
                 transaction = Transaction(snapshot)
                 seqs = [seq_of(transaction, self.plain, "", key) for key in rows]
                 transaction.replace(self.plain, "", seqs, rows_of(self.plain, list(rows.values())))
-            return self.engine.commit_sync(transaction.apply).last_seq
+            info: CommitInfo = self.engine.commit_sync(transaction.apply)
+            return int(info.last_seq)
 
         self.attempt(f"{step} transfer", run, self.with_rows(plain=rows))
 
