@@ -106,6 +106,9 @@ class Database:
 
         def run() -> list[StatementResult]:
             with shown_in(sql):
+                long = self._hot.run_long(sql, context)
+                if long is not None:
+                    return [long]
                 batch = self._parse(sql, context)
                 results = Session(self._services, batch, context).run()
             if len(batch) == 1:

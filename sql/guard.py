@@ -138,7 +138,10 @@ def check(
     `serialize` is DuckDB's json_serialize_sql; `columns` are the names that mean columns in this query,
     `places` where functions are called in the request's text.
     """
-    answer = msgspec.json.decode(serialize(text))
+    try:
+        answer = msgspec.json.decode(serialize(text))
+    except RecursionError:
+        raise InvalidSql("The query nests too deeply.") from None
     if answer.get("error"):
         message = str(answer.get("error_message", ""))
         if "Only SELECT" in message:

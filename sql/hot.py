@@ -103,7 +103,7 @@ class HotStatements:
     def run_long(self, sql: str, context: StatementContext) -> StatementResult | None:
         """A plain INSERT that is too long for the event loop and for the parser, in a worker thread; None otherwise."""
         shape = scan_insert(sql) if len(sql) > MAX_TEXT else None
-        if shape is None or _parameters(shape) != len(context.params):
+        if shape is None or _parameters(sql, shape) != len(context.params):
             return None
         scope = (context.namespace, context.identity.role)
         key = (shape.key, "insert", *scope)
@@ -121,8 +121,8 @@ class HotStatements:
         form, identity = entry.form, context.identity
         with numbered(0, applied=0):
             try:
-                columns = form.columns_of(shape, context.params, self._services.functions, identity)
-                self._engine.commit_sync(form.work(columns, identity), weight=shape.rows)
+                work = form.insertion(shape, context.params, self._services.functions, identity)
+                self._engine.commit_sync(work, weight=shape.rows)
             except (SchemaChanged, InvalidParameter):
                 return None
             except StorageError as error:

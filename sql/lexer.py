@@ -31,6 +31,10 @@ from sql.diagnostics import Source, shown
 from sql.errors import BatchParseError, InvalidSql
 
 MAX_PARAMETER: Final = 65_535
+MAX_REQUEST_TOKENS: Final = 120_000
+"""Lexing more than these would keep a core busy for longer than any sensible request deserves."""
+MAX_NUMBER: Final = 1_200
+"""Characters of a number: more than any DOUBLE needs when it is written out."""
 
 _DROPPED_WORDS = {
     # Statements that sqlglot would parse on its own; here they are ordinary words, and the
@@ -133,6 +137,9 @@ def tokenize(text: str, source: Source | None = None) -> list[Token]:
     position, size = 0, len(text)
     scan = _TOKEN.match
     while position < size:
+        if len(tokens) > MAX_REQUEST_TOKENS:
+            message = f"The request has more than {MAX_REQUEST_TOKENS:,} words and signs; send values as parameters."
+            raise source.error(message, position)
         match = scan(text, position)
         assert match is not None
         kind = match.lastgroup
@@ -155,6 +162,8 @@ def tokenize(text: str, source: Source | None = None) -> list[Token]:
         elif kind == "number":
             if position < size and (text[position] == "_" or text[position].isalnum()):
                 raise _junk_after_number(source, start, position)
+            if len(value) > MAX_NUMBER:
+                raise source.error(f"A number may have at most {MAX_NUMBER:,} characters.", start)
             append(Token(TokenType.NUMBER, value.replace("_", ""), line, start - line_start + 1, start, position - 1))
         elif kind == "comment":
             position = _comment_end(source, start)
@@ -163,6 +172,8 @@ def tokenize(text: str, source: Source | None = None) -> list[Token]:
                 line += newlines
                 line_start = text.rindex("\n", start, position) + 1
         elif kind == "parameter":
+            if position < size and (text[position] == "_" or text[position].isalnum()):
+                raise _junk_after_number(source, start + 1, position)
             append(Token(TokenType.PARAMETER, "$", line, start - line_start + 1, start, start))
             number = _parameter_number(value, source, start)
             append(Token(TokenType.NUMBER, number, line, start - line_start + 2, start + 1, position - 1))

@@ -17,6 +17,7 @@ from sqlglot.tokenizer_core import Token
 
 from sql.diagnostics import Source, shown
 from sql.errors import Unsupported
+from sql.splitter import MAX_JOINS
 
 MAX_DEPTH: Final = 200
 """How deep a syntax tree may be; a chain `a + a + …` is as deep as it is long."""
@@ -64,6 +65,7 @@ def check_tree(tree: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
     stack: list[tuple[exp.Expr, int]] = [(tree, 1)]
     push = stack.append
     made: set[int] = set()
+    joins = 0
     while stack:
         node, depth = stack.pop()
         kind = type(node)
@@ -85,6 +87,10 @@ def check_tree(tree: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
             node = _check(node, source, tokens)
         elif kind in _FORBIDDEN and node is not tree:
             raise source.error(f"{_FORBIDDEN[kind]} not supported.", offset_of(node, tokens), Unsupported)
+        elif kind is exp.Join:  # written as a comma, too: the query engine nests both
+            joins += 1
+            if joins > MAX_JOINS:
+                raise source.error(f"The statement has more than {MAX_JOINS} joins.", tokens[0].start)
         kept = _KEPT.get(kind, ())
         for key, value in node.args.items():
             if isinstance(value, exp.Expr):

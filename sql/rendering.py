@@ -34,6 +34,9 @@ _encode = msgspec.json.Encoder().encode
 NDJSON_ROWS = 16_384
 """Rows in one chunk of NDJSON; bounds the memory of a streamed result."""
 
+_LONGEST_MESSAGE = 2_000
+"""Characters of an error's message at most."""
+
 
 class _StatementBody(msgspec.Struct, omit_defaults=True):
     """One entry of `results`, in the order of the wire format; schema, rows and message are left out when absent."""
@@ -115,7 +118,7 @@ def encode_error(error: SqlError, took_ms: float) -> bytes:
 
     Beside `code`, `message` and `details` stand `line`, `column`, `statement` and `applied` where they are known.
     """
-    entry: dict[str, object] = {"code": error.code, "message": error.message, "details": error_details(error)}
+    entry: dict[str, object] = {"code": error.code, "message": _cut(error.message), "details": error_details(error)}
     known = {"line": error.line, "column": error.column, "statement": error.statement}
     entry |= {name: value for name, value in known.items() if value is not None}
     if error.statement is not None:
@@ -126,6 +129,13 @@ def encode_error(error: SqlError, took_ms: float) -> bytes:
     except UnicodeEncodeError:
         # A message that quotes a lone surrogate: escape it.
         return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _cut(message: str) -> str:
+    """A message that quotes a name or a value from the request says where, it does not carry all of it."""
+    if len(message) <= _LONGEST_MESSAGE:
+        return message
+    return f"{message[: _LONGEST_MESSAGE // 2]} … {message[-_LONGEST_MESSAGE // 4 :]}"
 
 
 def ndjson_chunks(

@@ -24,7 +24,7 @@ MAX_NESTING: Final = 64
 MAX_SUBSCRIPTS: Final = 16
 MAX_JOINS: Final = 200
 MAX_TOKENS: Final = 50_000
-MAX_INSERT_TOKENS: Final = 250_000
+MAX_INSERT_TOKENS: Final = 100_000
 """sqlglot's compiled parser holds the interpreter while it runs: a longer statement would stop the server. Long
 INSERTs of plain values do not come here (`sql.templates.scan_insert`)."""
 

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from sql import parser_checks, parser_types, splitter
+from sql import lexer, parser_checks, parser_types, splitter
 from sql.dialect import parse_batch
 from sql.statements import AlterOperation, AlterTable, Parsed, Statement
 
@@ -31,7 +31,8 @@ def test_every_statement_has_an_example() -> None:
 def test_limits_and_types_are_those_of_the_code() -> None:
 
     for limit in (splitter.MAX_STATEMENTS, splitter.MAX_NESTING, splitter.MAX_SUBSCRIPTS, splitter.MAX_JOINS,
-                  splitter.MAX_TOKENS, splitter.MAX_INSERT_TOKENS, parser_checks.MAX_DEPTH):  # fmt: skip
+                  splitter.MAX_TOKENS, splitter.MAX_INSERT_TOKENS, parser_checks.MAX_DEPTH,
+                  lexer.MAX_REQUEST_TOKENS, lexer.MAX_NUMBER):  # fmt: skip
         assert f"{limit:,}" in PAGE
     assert str(parser_types.MAX_EMBEDDING) in PAGE
     assert str(parser_types.MAX_DECIMAL_PRECISION) in PAGE
