@@ -1,4 +1,5 @@
-"""The sqlglot dialect behind the front end: our lexer, DuckDB's grammar, our reading of JSON paths.
+"""The sqlglot dialect behind the front end: our lexer, DuckDB's grammar, our reading of JSON paths, and NULLs that
+sort as PostgreSQL sorts them (last when ascending, first when descending).
 
 sqlglot's parser classes are compiled and cannot be subclassed, so what differs from DuckDB's dialect lies in what
 can be: the tokenizer, and the dialect's own methods.
@@ -15,6 +16,8 @@ from sql.lexer import tokenize
 
 class Headrace(DuckDB):
     """DuckDB's dialect read with our lexer; `sqlglot.parse_one(text, dialect=Headrace)` works with it."""
+
+    NULL_ORDERING = "nulls_are_large"
 
     class Tokenizer(DuckDB.Tokenizer):
         """Our lexer behind sqlglot's interface."""
