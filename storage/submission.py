@@ -20,6 +20,8 @@ log = logging.getLogger("headrace.storage")
 
 Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
+_WOKEN_AT_ONCE = 8
+
 
 class Commit(Generic[T]):
     """The outcome of a work, for threads."""
@@ -180,16 +182,24 @@ def settle(submissions: Iterable[Submission]) -> None:
         submission.future = submission.commit = None
     for loop, outcomes in by_loop.items():
         try:
-            loop.call_soon_threadsafe(_wake, outcomes)
+            loop.call_soon_threadsafe(_wake, loop, outcomes, 0)
         except RuntimeError:
             continue  # the loop is closed: nobody waits any more
 
 
-def _wake(outcomes: list[Outcome]) -> None:
-    for future, result, error in outcomes:
+def _wake(loop: asyncio.AbstractEventLoop, outcomes: list[Outcome], start: int) -> None:
+    """Wake a few waiters, then let the loop look at its sockets before the next few.
+
+    All waiters of a large group would answer and send their next write in one turn of the loop, and whoever reads
+    would wait for all of that.
+    """
+    end = start + _WOKEN_AT_ONCE
+    for future, result, error in outcomes[start:end]:
         if future.done():
             continue
         if error is not None:
             future.set_exception(error)
         else:
             future.set_result(result)
+    if end < len(outcomes):
+        loop.call_soon(_wake, loop, outcomes, end)
