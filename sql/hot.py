@@ -11,6 +11,7 @@ that changed meanwhile), it says so with `None` and the request goes the ordinar
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,8 @@ from storage.errors import SchemaChanged, StorageError, WriteConflict
 from storage.snapshots import Snapshot
 from storage.transaction import Transaction
 from storage.writer import WriteTransaction
+
+log = logging.getLogger(__name__)
 
 MAX_TEXT = 256 * 1024
 """Longer texts are not scanned on the event loop."""
@@ -132,7 +135,13 @@ class HotStatements:
     # --- learning ------------------------------------------------------------------------------------------------
 
     def learn(self, sql: str, parsed: Parsed, context: StatementContext) -> None:
-        """Remember a request of one statement that has just run without error."""
+        """Remember a request of one statement that has just run. It took effect, so nothing here may fail it."""
+        try:
+            self._learn(sql, parsed, context)
+        except (SqlError, StorageError) as error:
+            log.debug("a statement is not remembered: %s", error)
+
+    def _learn(self, sql: str, parsed: Parsed, context: StatementContext) -> None:
         statement = parsed.statement
         if len(sql) > MAX_TEXT or not isinstance(statement, (Query, Insert, Update, Delete)):
             return
@@ -146,11 +155,8 @@ class HotStatements:
             key = (template, *map(type, values), *scope)
             count = len(context.params)
             context = context_of(context.identity, context.namespace, [*context.params, *values], context.control)
-            try:
-                (parsed,) = parse_batch(template)
-                self._remember(key, parsed, context, count, None)
-            except SqlError:
-                return
+            (parsed,) = parse_batch(template)
+            self._remember(key, parsed, context, count, None)
             return
         self._remember(key, parsed, context, len(context.params), shape)
 
@@ -215,7 +221,10 @@ class HotStatements:
 
     def _read(self, read: HotRead, params: Sequence[object], identity: Identity) -> StatementResult | None:
         try:
-            with self._engine.snapshot(purpose="point read") as view:
+            snapshot = self._engine.snapshot_at_once(purpose="point read")
+            if snapshot is None:
+                return None  # a worker thread may wait until the storage has moved its map, the event loop may not
+            with snapshot as view:
                 if view.catalog.table_by_id(read.table.table_id) is not read.table:
                     return None  # altered since the entry was found
                 return read.run(view, params, identity)

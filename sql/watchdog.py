@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 
 class Watchdog:
@@ -54,6 +57,8 @@ class Watchdog:
                     self._changed.release()
                     try:
                         callback()
+                    except Exception:
+                        log.exception("what a deadline calls failed")
                     finally:
                         self._changed.acquire()
 

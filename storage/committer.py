@@ -116,19 +116,23 @@ class Committer:
             if not group:
                 return
             self._expected = len(group) + min(len(self._queue), options.group_works)
-            try:
-                self._commit_group(group)
-            except StorageError as error:
-                log.error("a group of %d works failed: %s", len(group), error)
-                self._fail(group, error)
-            except Exception as error:
-                log.exception("a group of %d works failed", len(group))
-                self._fail(group, error)
+            self._commit_or_fail(group)
             settle(group)
             try:
                 self._grow_ahead()
             except (lmdb.Error, OSError, StorageError) as error:
                 log.error("the map could not grow ahead of need: %s", error)
+
+    def _commit_or_fail(self, group: list[Submission]) -> None:
+        """Commit a group; whatever goes wrong with it is told to its submitters, and to no others."""
+        try:
+            self._commit_group(group)
+        except StorageError as error:
+            log.error("a group of %d works failed: %s", len(group), error)
+            self._fail(group, error)
+        except Exception as error:
+            log.exception("a group of %d works failed", len(group))
+            self._fail(group, error)
 
     def _commit_group(self, group: list[Submission]) -> None:
         try:
@@ -138,7 +142,7 @@ class Committer:
                 self._fail(group, error)
                 return
             for submission in group:
-                self._commit_group([submission])
+                self._commit_or_fail([submission])
         except lmdb.Error as error:
             if code_of(error) < 0 and not isinstance(error, _DAMAGED):
                 raise  # LMDB refused something; the environment is as it was
@@ -148,8 +152,8 @@ class Committer:
         """Run the works, write, commit, announce. Raises what concerns the whole group."""
         direct = group[0].exclusive or group[0].weight > self._options.direct_rows
         txn = self._environment.begin_write()
-        wtxn = self._transaction(txn, direct)
         try:
+            wtxn = self._transaction(txn, direct)
             while True:
                 try:
                     self._run_works(wtxn, group)
@@ -271,18 +275,20 @@ class Committer:
                 self._registry.resume()
 
     def _disk_error(self, group: list[Submission], error: lmdb.Error) -> None:
+        failure: StorageError
+        refusal: StorageError = StoragePoisoned("a commit met an I/O error; the storage is being reopened")
         if is_full(error, self._environment.folder):
             log.error("the disk is full: %s", error)
-            self._fail(group, StorageFull(full_sentence(self._environment)))
-            if isinstance(error, lmdb.DiskError) and self._refused_pages():
-                return
+            refusal = failure = StorageFull(full_sentence(self._environment))
         elif code_of(error) == errno.ENOMEM:
             log.error("a commit ran out of memory: %s", error)
-            self._fail(group, StoragePoisoned(f"a commit ran out of memory ({error}); it is not stored"))
+            failure = StoragePoisoned(f"a commit ran out of memory ({error}); it is not stored")
         else:
             log.error("a commit met an I/O error: %s", error)
-            self._fail(group, StoragePoisoned(f"a commit met an I/O error ({error}); it is not stored"))
-        self._reopen(group)
+            failure = StoragePoisoned(f"a commit met an I/O error ({error}); it is not stored")
+        self._fail(group, failure)
+        if not (isinstance(error, lmdb.DiskError) and self._refused_pages()):
+            self._reopen(group, refusal)
 
     def _refused_pages(self) -> bool:
         """Whether "no space" means that pages were refused before anything was synced; the environment is then whole.
@@ -298,16 +304,15 @@ class Committer:
             return False
         return True
 
-    def _reopen(self, group: list[Submission]) -> None:
+    def _reopen(self, group: list[Submission], refusal: StorageError) -> None:
         """Close the environment and open it from the last durable meta page. Refuses works until that worked.
 
         Everybody who waits is told first: opening may take as long as the disk is away.
         """
-        poisoned = StoragePoisoned("a commit met an I/O error; the storage is being reopened")
         if self._queue.refusal is None:
-            self._queue.refuse(poisoned)
+            self._queue.refuse(refusal)
         waiting = self._queue.drain()
-        self._fail(waiting, poisoned)
+        self._fail(waiting, refusal)
         settle([*group, *waiting])
         pause = 0.05
         while not self._registry.pause(self._options.drain_seconds):

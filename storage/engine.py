@@ -8,11 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+import lmdb
+
 from storage.catalog import Catalog
 from storage.check import Problem, check_reader
 from storage.committer import Committer
 from storage.environment import CATALOG_VERSION, NEXT_TABLE_ID, Environment, read_number
-from storage.errors import StorageClosed
+from storage.errors import StorageClosed, StorageError
 from storage.feed import ChangeFeed
 from storage.lock import FolderLock
 from storage.merge import Merger
@@ -70,15 +72,21 @@ class StorageEngine:
     def open(
         cls, path: Path | str, options: StorageOptions | None = None, *, clock: Clock = SYSTEM_CLOCK
     ) -> StorageEngine:
-        """Open (or create) a data folder. Raises StorageLocked when another process holds it."""
+        """Open (or create) a data folder.
+
+        Raises StorageLocked when another process holds it, StorageError for whatever else keeps it from being opened.
+        """
         folder = Path(path)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = FolderLock(folder)
         try:
-            return cls(folder, options or StorageOptions(), clock, lock)
-        except BaseException:
-            lock.release()
-            raise
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = FolderLock(folder)
+            try:
+                return cls(folder, options or StorageOptions(), clock, lock)
+            except BaseException:
+                lock.release()
+                raise
+        except (lmdb.Error, OSError) as error:
+            raise StorageError(f"the data folder {folder} cannot be opened: {error}") from error
 
     def close(self) -> None:
         """Commit what is queued, end all snapshots, join the threads, give the folder back."""
@@ -111,6 +119,10 @@ class StorageEngine:
     def snapshot(self, *, lease: float | None = None, purpose: str = "") -> Snapshot:
         """A snapshot of the newest commit; close it. `lease` in seconds, the configured one by default."""
         return self._registry.open(lease, purpose)
+
+    def snapshot_at_once(self, *, purpose: str = "") -> Snapshot | None:
+        """A snapshot without waiting, for the event loop; None while the storage holds readers back."""
+        return self._registry.open_at_once(purpose)
 
     def submit(
         self, work: Work[T], *, weight: int = 1, on_done: Callable[[Commit[T]], None] | None = None

@@ -11,6 +11,7 @@ and in order: a cursor that starts inside a commit gets that commit again, and i
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -32,6 +33,8 @@ from storage.keys import parse_seq_key, seq_key
 from storage.reading import Reader
 from storage.snapshots import Snapshot
 from storage.versions import resolve_change
+
+log = logging.getLogger("headrace.storage")
 
 OpenSnapshot = Callable[[str], Snapshot]
 
@@ -84,10 +87,8 @@ class ChangeFeed:
             while len(self._ring) > self._ring_commits or (self._size > self._ring_bytes and len(self._ring) > 1):
                 self._size -= self._ring.popleft().changes.nbytes
             self._last_seq = record.last_seq
-            callbacks = list(self._callbacks.values())
             self._published.notify_all()
-        for callback in callbacks:
-            callback()
+        self._call_back()
 
     def reset(self, last_seq: int) -> None:
         """The storage was reopened: the ring may hold what is not stored."""
@@ -96,6 +97,7 @@ class ChangeFeed:
             self._size = 0
             self._last_seq = last_seq
             self._published.notify_all()
+        self._call_back()
 
     def close(self) -> None:
         """Wake everybody who waits."""
@@ -134,6 +136,16 @@ class ChangeFeed:
         """Call it no more."""
         with self._lock:
             self._callbacks.pop(key, None)
+
+    def _call_back(self) -> None:
+        """Tell those who asked for it; one who fails keeps the news from nobody else."""
+        with self._lock:
+            callbacks = list(self._callbacks.values())
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                log.exception("a reader of the change feed could not be told of a commit")
 
     def _from_log(self, position: int, count: int) -> list[ChangeSet]:
         with self._open_snapshot("reading the change log") as snapshot, snapshot.reading() as reader:

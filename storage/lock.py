@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -40,8 +41,9 @@ class FolderLock:
             os.close(self._fd)
             raise StorageLocked(_sentence(folder, holder)) from None
         me = Holder(os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, msgspec.json.encode(me) + b"\n", 0)
+        with contextlib.suppress(OSError):  # a full disk must not keep a folder from being opened
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, msgspec.json.encode(me) + b"\n", 0)
 
     def release(self) -> None:
         """Give the folder back."""

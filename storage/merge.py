@@ -19,7 +19,7 @@ from storage.layout import layout_of
 from storage.merging import Job, apply_job, build, candidates, choose
 from storage.objects import DROPPED, DroppedTable
 from storage.options import StorageOptions
-from storage.retention import log_bytes, purge_history, purgeable_history, reclaim_table, truncate_log, truncation_point
+from storage.retention import purge_history, purgeable_history, reclaim_table, truncate_log, truncation_point
 from storage.seams import Clock
 from storage.snapshots import Snapshot, SnapshotRegistry
 from storage.submission import Commit
@@ -31,6 +31,8 @@ T = TypeVar("T")
 SLICE_BYTES = 4 << 20
 SLICE_JOBS = 64
 PAUSE_SECONDS = 0.02
+COUNTED = 65_536
+"""Partitions whose batches are counted at a time."""
 _Partition = tuple[int, str]
 
 
@@ -95,6 +97,9 @@ class Merger:
                     self._due[key] = None
                     count = 0
                 self._counts[key] = count
+            if len(self._counts) > COUNTED:
+                self._due.update((key, None) for key, count in self._counts.items() if count >= fan_in)
+                self._counts.clear()
             if self._due:
                 self._wake.set()
 
@@ -114,8 +119,10 @@ class Merger:
 
     def _run(self) -> None:
         self._guard(self._find_all)
+        interval = self._options.maintenance_seconds
+        maintained = self._clock.monotonic()
         while not self._stopped.is_set():
-            woken = self._wake.wait(self._options.maintenance_seconds)
+            self._wake.wait(interval)
             self._wake.clear()
             if self._stopped.is_set():
                 return
@@ -124,8 +131,9 @@ class Merger:
                 self._due.clear()
             if due:
                 self._guard(lambda due=due: self._merge(due))  # type: ignore[misc]
-            if not woken:
+            if self._clock.monotonic() - maintained >= interval:  # also when merging never leaves a pause
                 self._guard(self.maintain)
+                maintained = self._clock.monotonic()
             self._stopped.wait(PAUSE_SECONDS)
 
     def _guard(self, step: Callable[[], object]) -> None:
@@ -229,11 +237,6 @@ class Merger:
         self._history_at = following or b""
         if keys:
             self._submit(lambda wtxn: purge_history(wtxn, keys)).result()
-
-    def retained_log_bytes(self) -> int:
-        """How much the log takes now."""
-        with self._snapshot("measuring the log") as snapshot, snapshot.reading() as reader:
-            return log_bytes(reader)
 
     def _snapshot(self, purpose: str) -> Snapshot:
         return self._registry.open(None, purpose)

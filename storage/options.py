@@ -47,7 +47,7 @@ class StorageOptions(msgspec.Struct, frozen=True, kw_only=True):
     merge_dead_share: float = 0.25
     """Share of dead rows at which a full batch is rewritten."""
     maintenance_seconds: float = 10.0
-    """Pause between rounds of retention and purging when nothing else wakes the merger."""
+    """Time between rounds of retention and purging."""
 
 
 class StorageStats(msgspec.Struct, frozen=True, kw_only=True):

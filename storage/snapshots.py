@@ -197,7 +197,7 @@ class SnapshotRegistry:
         self._away = False
         self._active: dict[int, Snapshot] = {}
         self._states: dict[int, Committed] = {}
-        self._catalogs: dict[int, Catalog] = {}
+        self._loaded: Catalog | None = None
         self.memory = BatchMemory()
         self.allocate_table_id = allocate_table_id
         self.expired_count = 0
@@ -213,13 +213,21 @@ class SnapshotRegistry:
         with self._lock:
             if self._paused or self._closed:
                 self._wait_resumed()
-            txn = self._environment.begin_read()
-            reader = Reader(txn, self._environment.dbs, self.memory)
-            state = self._states.get(txn.id()) or self._load(reader)
-            now = self._clock.monotonic()
-            deadline = now + (self._lease if lease is None else lease)
-            snapshot = Snapshot(self, reader, state, deadline, now, purpose)
-            self._active[id(snapshot)] = snapshot
+            return self._begin(lease, purpose)
+
+    def open_at_once(self, purpose: str) -> Snapshot | None:
+        """As `open`, for the event loop: None where that would wait."""
+        with self._lock:
+            return None if self._paused or self._closed else self._begin(None, purpose)
+
+    def _begin(self, lease: float | None, purpose: str) -> Snapshot:
+        txn = self._environment.begin_read()
+        reader = Reader(txn, self._environment.dbs, self.memory)
+        state = self._states.get(txn.id()) or self._load(reader)
+        now = self._clock.monotonic()
+        deadline = now + (self._lease if lease is None else lease)
+        snapshot = Snapshot(self, reader, state, deadline, now, purpose)
+        self._active[id(snapshot)] = snapshot
         return snapshot
 
     def _wait_resumed(self) -> None:
@@ -231,11 +239,15 @@ class SnapshotRegistry:
             raise StorageClosed("the storage is closed")
 
     def _load(self, reader: Reader) -> Committed:
+        """The state of a transaction that the writer has not announced: after opening, until the first commit.
+
+        The catalog is kept, so that all readers share one, as they do later: plans are tied to its very objects.
+        """
         seq = read_number(reader.txn, reader.dbs, NEXT_SEQ, 1) - 1
         version = read_number(reader.txn, reader.dbs, CATALOG_VERSION, 0)
-        catalog = self._catalogs.get(version)
-        if catalog is None:
-            catalog = load_catalog(StoredView(reader, Catalog(version, (), ()), seq), version)
+        catalog = self._loaded
+        if catalog is None or catalog.version != version:
+            catalog = self._loaded = load_catalog(StoredView(reader, Catalog(version, (), ()), seq), version)
         return Committed(seq, catalog)
 
     def newest(self) -> Committed:
@@ -279,7 +291,10 @@ class SnapshotRegistry:
 
     def _reap_forever(self) -> None:
         while not self._wake.wait(min(1.0, self._lease / 4)):
-            self.reap()
+            try:
+                self.reap()
+            except Exception:
+                log.exception("ending late snapshots failed; it is tried again")
 
     def pause(self, seconds: float) -> bool:
         """Hold back new snapshots and wait for the open ones, then end them. True when none is left."""

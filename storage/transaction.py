@@ -51,7 +51,7 @@ class Transaction(StagedView):
         super().__init__(base, FIRST_PROVISIONAL, lambda: next(_VERSIONS))
         self._id_source = base
         self._seen_objects: dict[tuple[str, str], bytes | None] = {}
-        self._savepoints: list[tuple[Undo, tuple[int, Catalog | None], int]] = []
+        self._savepoints: list[tuple[Undo, tuple[int, Catalog | None], int, int]] = []
         self._mark = 1
         self.staged_rows = 0
         self.staged_bytes = 0
@@ -123,7 +123,7 @@ class Transaction(StagedView):
 
     def savepoint(self) -> int:
         """Remember this state; the number is for `rollback_to`."""
-        self._savepoints.append((self._undo, self._objects.mark(), self.staged_rows))
+        self._savepoints.append((self._undo, self._objects.mark(), self.staged_rows, self.staged_bytes))
         self._undo = Undo()
         self._mark += 1
         return len(self._savepoints) - 1
@@ -132,7 +132,7 @@ class Transaction(StagedView):
         """Forget everything staged since that savepoint (and the savepoint itself)."""
         while len(self._savepoints) > savepoint:
             self._undo.roll_back(self._overlay)
-            self._undo, objects, self.staged_rows = self._savepoints.pop()
+            self._undo, objects, self.staged_rows, self.staged_bytes = self._savepoints.pop()
             self._objects.roll_back(objects)
         self._mark += 1
 

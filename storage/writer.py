@@ -296,11 +296,6 @@ class WriteTransaction(StagedView):
         """A dropped table has no rows left."""
         self._objects.delete(DROPPED, table_name(table_id))
 
-    @property
-    def objects_changed(self) -> list[tuple[str, str]]:
-        """Kinds and names of the definitions that were put or deleted."""
-        return list(self._objects.staged)
-
     def stages_rows(self) -> bool:
         """Whether the group adds rows (then the reserve of a full map is not for it)."""
         return any(staged.segments for staged in self._partitions.values())

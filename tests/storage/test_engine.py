@@ -21,9 +21,12 @@ from storage.errors import (
     QueueFull,
     SchemaChanged,
     StorageClosed,
+    StorageError,
+    StorageFull,
     StorageLocked,
     WriteConflict,
 )
+from storage.submission import Submission
 from storage.types import BIGINT, INT, TEXT
 from tests.storage.conftest import QUIET
 from tests.storage.helpers import (
@@ -99,6 +102,32 @@ def test_a_row_that_does_not_fit_its_column_fails_alone(engine: StorageEngine) -
     works[2].result(10)
     with engine.snapshot() as snapshot:
         assert contents(snapshot, table) == [(0, None, 0), (2, None, 2)]
+
+
+def test_works_tried_one_by_one_do_not_share_an_error(engine: StorageEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first work of a group is committed on its own; that the disk is full for the last is not its fault."""
+    table = create(engine)
+    gate = Gate(engine)
+    works = [
+        engine.submit(lambda w, i=i: w.insert_row(table, "", (i, None, "no number" if i == 1 else i), key_of(table, i)))
+        for i in range(3)
+    ]
+    attempt = engine._committer._attempt
+
+    def full_for_the_last(group: list[Submission]) -> None:
+        if group[0].commit is works[2] and len(group) == 1:
+            raise StorageFull("no room")
+        attempt(group)
+
+    monkeypatch.setattr(engine._committer, "_attempt", full_for_the_last)
+    gate.open()
+    works[0].result(10)
+    with pytest.raises((pa.ArrowException, TypeError)):
+        works[1].result(10)
+    with pytest.raises(StorageFull):
+        works[2].result(10)
+    with engine.snapshot() as snapshot:
+        assert contents(snapshot, table) == [(0, None, 0)]
 
 
 def test_a_caught_refusal_leaves_nothing_behind(engine: StorageEngine) -> None:
@@ -440,6 +469,31 @@ def test_seqs_survive_reopening(folder: Path) -> None:
             last = seq
             engine.commit_sync(lambda w, s=seq, t=table: w.delete(t, "", [s]))
             assert engine.last_seq == last + 1
+
+
+def test_readers_share_the_catalog_before_the_first_commit_too(folder: Path) -> None:
+    with StorageEngine.open(folder, QUIET) as engine:
+        create(engine)
+    with StorageEngine.open(folder, QUIET) as engine, engine.snapshot() as one, engine.snapshot() as two:
+        assert one.catalog is two.catalog is engine.catalog
+
+
+def test_what_is_no_database_is_refused_in_words(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "data.mdb").write_bytes(b"not LMDB" * 2048)
+    with pytest.raises(StorageError, match="cannot be opened"):
+        StorageEngine.open(folder, QUIET)
+
+
+def test_a_failed_statement_gives_its_share_of_the_buffer_back(engine: StorageEngine) -> None:
+    table = create(engine)
+    with engine.snapshot() as snapshot:
+        transaction = Transaction(snapshot)
+        mark = transaction.savepoint()
+        transaction.insert_row(table, "", (1, "x" * 1000, 1), key_of(table, 1))
+        assert transaction.staged_bytes > 1000
+        transaction.rollback_to(mark)
+        assert transaction.staged_bytes == transaction.staged_rows == 0
 
 
 def test_timestamps_never_go_back(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from storage import StorageEngine, StorageOptions, TableDef, WriteTransaction
 from storage.changes import ChangeSet
 from storage.errors import LogTruncated
+from storage.retention import log_bytes
 from tests.storage.conftest import QUIET
 from tests.storage.helpers import create, key_of, keyed_table, keyless_table, rows_of, seq_of
 
@@ -172,7 +174,8 @@ def test_the_log_is_bounded_by_bytes(folder: Path) -> None:
             )
             if i % 50 == 49:
                 engine.compact()
-        assert engine._merger.retained_log_bytes() <= 3 * 64 * 1024
+        with engine.snapshot() as snapshot, snapshot.reading() as reader:
+            assert log_bytes(reader) <= 3 * 64 * 1024
         assert engine.stats().first_retained_seq > 1
         assert engine.check() == []
 
@@ -200,3 +203,31 @@ def test_a_reader_of_the_ring_survives_a_drop(folder: Path) -> None:
         engine.compact()
         assert changes[-1].tables[0].added().num_rows == 4
         assert changes[-1].tables[0].removed().num_rows == 0
+
+
+def test_a_failing_callback_keeps_no_other_waiting(engine: StorageEngine) -> None:
+    told: list[int] = []
+
+    def fail() -> None:
+        raise RuntimeError("a reader's own trouble")
+
+    bad, good = engine.feed.subscribe(0), engine.feed.subscribe(0)
+    bad.on_commit(fail)
+    good.on_commit(lambda: told.append(engine.last_seq))
+    create(engine)
+    assert told == [engine.last_seq]
+    assert len(good.poll()) == 1
+
+
+def test_the_log_is_truncated_while_merging_never_pauses(folder: Path) -> None:
+    options = StorageOptions(
+        map_start=1 << 30, retention_seconds=0.0, merge_fan_in=2, maintenance_seconds=0.2, group_wait_us=0
+    )
+    with StorageEngine.open(folder, options) as engine:
+        table = create(engine, keyed_table)
+        limit = time.monotonic() + 10
+        number = 0
+        while engine.stats().first_retained_seq == 1:
+            assert time.monotonic() < limit, "the log is never truncated"
+            engine.commit_sync(lambda w, n=number: w.insert_row(table, "u", (n, None, 0), None))
+            number += 1
