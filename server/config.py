@@ -329,7 +329,8 @@ def keys(section: str) -> list[Key]:
     return found
 
 
-_SECRETS = frozenset({"root_password", "jwt_secret"})
+SECRETS = frozenset({"root_password", "jwt_secret"})
+"""Keys whose values nobody is shown."""
 
 
 def settings_of(config: Config) -> list[tuple[str, str, str, str]]:
@@ -340,7 +341,7 @@ def settings_of(config: Config) -> list[tuple[str, str, str, str]]:
         for part in section.split("."):
             struct = getattr(struct, part)
         for key in keys(section):
-            if key.name not in _SECRETS:
+            if key.name not in SECRETS:
                 value = getattr(struct, key.name)
                 text = ", ".join(value) if isinstance(value, tuple) else str(value)
                 rows.append((f"{section}.{key.name}", text, key.meaning, section))

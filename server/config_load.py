@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from server.config import Config, Key, keys, sections
+from server.config import SECRETS, Config, Key, keys, sections
 
 _ALIASES = {"authentication": "auth"}
 
@@ -98,7 +98,8 @@ def _convert(value: object, key: Key, source: str, *, lax: bool) -> object:
         return msgspec.convert(value, key.type, strict=not lax)
     except msgspec.ValidationError as error:
         text = str(error).partition(" - at ")[0].replace("`", "")
-        raise ConfigError(f"{source}: section [{key.section}], key '{key.name}': {text}, got {value!r}.") from error
+        got = "" if key.name in SECRETS else f", got {value!r}"
+        raise ConfigError(f"{source}: section [{key.section}], key '{key.name}': {text}{got}.") from error
 
 
 def _suggest(name: str, known: Mapping[str, object]) -> str:

@@ -20,7 +20,7 @@ _log = logging.getLogger("headrace.request")
 
 _LITERALS = re.compile(
     r"""--[^\n]*|/\*.*?(?:\*/|\Z)|"(?:[^"]|"")*(?:"|\Z)|`[^`]*(?:`|\Z)"""
-    r"""|(?P<string>'(?:[^']|'')*(?:'|\Z)|\$(?P<tag>[A-Za-z_]*)\$.*?(?:\$(?P=tag)\$|\Z))""",
+    r"""|(?P<string>(?<!\w)[eE]'(?:[^'\\]|''|\\.)*(?:'|\Z)|'(?:[^']|'')*(?:'|\Z)|\$(?P<tag>[A-Za-z_]*)\$.*?(?:\$(?P=tag)\$|\Z))""",
     re.DOTALL,
 )
 _MAX_SQL = 2000

@@ -1,6 +1,6 @@
 """What the routes share: configuration, engine, database, authenticator, limits and clock, behind small protocols.
 
-The real things are put together in `server/serve.py`; tests put fakes in their place.
+The real things are put together in `server/assembly.py`; tests put fakes in their place.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ import datetime as dt
 from functools import cache
 from pathlib import Path
 
-API_VERSION = "v1"
-
 
 @cache
 def version() -> str:

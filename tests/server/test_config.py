@@ -115,3 +115,11 @@ def test_missing_file_and_wrong_variables_are_sentences(tmp_path: Path) -> None:
 
 def test_toml_is_valid() -> None:
     assert set(tomllib.loads(toml())) == {name.partition(".")[0] for name in sections()}
+
+
+def test_a_secret_of_the_wrong_type_is_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("[auth]\nroot_password = 20260101\n")
+    with pytest.raises(ConfigError, match="root_password") as caught:
+        load(file, {})
+    assert "20260101" not in str(caught.value)

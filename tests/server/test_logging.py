@@ -20,6 +20,7 @@ from tests.server.fakes import make
         ("SELECT 'a', 'it''s', \"col'umn\" -- it's\n, 'b'", "SELECT '***', '***', \"col'umn\" -- it's\n, '***'"),
         ("CREATE USER a WITH PASSWORD 'hunter2", "CREATE USER a WITH PASSWORD '***'"),
         ("SELECT $tag$secret$tag$, $$x$$, $1", "SELECT '***', '***', $1"),
+        (r"SELECT E'it\'s secret', 'b'", "SELECT '***', '***'"),
         ("/* 'quoted' */ SELECT 'x' /* open", "/* 'quoted' */ SELECT '***' /* open"),
     ],
 )
