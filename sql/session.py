@@ -20,6 +20,7 @@ from sql.errors import ExecutionError, InvalidInput, PermissionDenied, SqlError,
 from sql.identity import Identity, Role, may_execute_as
 from sql.read_view import ReadView
 from sql.results import StatementResult
+from sql.rights import may_read
 from sql.row_expressions import Evaluation
 from sql.services import Services, StatementContext, running_write
 from sql.statements import (
@@ -48,6 +49,7 @@ from sql.statements import (
     UseNamespace,
 )
 from sql.storage_errors import storage_errors, translated
+from sql.write_targets import named_table
 from storage.catalog import TableKind, UserDef
 from storage.errors import DuplicateKey, SchemaChanged, StorageError, WriteConflict
 from storage.transaction import Transaction
@@ -124,9 +126,9 @@ class Session:
             raise PermissionDenied(
                 f"Permission denied: role {caller.role.value} may not execute as user '{statement.user}'"
             )
-        refused = (*DEFINITIONS, *ACCOUNTS, Begin, Commit, Rollback, UseNamespace, ExecuteAs)
+        refused = (*ACCOUNTS, Begin, Commit, Rollback, UseNamespace, ExecuteAs)
         if isinstance(statement.inner, refused):
-            raise InvalidInput("EXECUTE AS USER takes one query, INSERT, UPDATE, DELETE, SHOW, DESCRIBE or EXPLAIN")
+            raise InvalidInput("EXECUTE AS USER takes one query, definition, INSERT, UPDATE, DELETE, SHOW or DESCRIBE")
         return self._context.as_user(Identity(user=statement.user, role=Role.USER))
 
     # --- one statement -------------------------------------------------------------------------------------------
@@ -221,13 +223,18 @@ class Session:
     def _plan(
         self, statement: Insert | Update | Delete, parsed: Parsed, view: ReadView, context: StatementContext
     ) -> WritePlan:
-        plan = self._services.plan_write(statement, parsed, view, context)
-        if context is not self._context and plan.table.kind is TableKind.SHARED:
+        if context is not self._context:
+            self._refuse_shared(statement, view)
+        return self._services.plan_write(statement, parsed, view, context)
+
+    def _refuse_shared(self, statement: Insert | Update | Delete, view: ReadView) -> None:
+        """EXECUTE AS USER writes no SHARED table. Who may not know of the table hears "permission denied" as ever."""
+        table = named_table(statement.ast, view.catalog, self._context.namespace)
+        if table is not None and table.kind is TableKind.SHARED and may_read(self._context.identity.role, table):
             raise ExecutionError(
-                f"EXECUTE AS USER is not allowed on SHARED tables (table '{plan.table.full_name}'). "
+                f"EXECUTE AS USER is not allowed on SHARED tables (table '{table.full_name}'). "
                 "AS USER impersonation is only supported for USER and STREAM tables."
             )
-        return plan
 
     def _commit(self, work: Callable[[WriteTransaction], T]) -> T:
         with storage_errors():

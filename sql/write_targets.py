@@ -44,6 +44,13 @@ def resolve_target(
     return table
 
 
+def named_table(ast: exp.Insert | exp.Update | exp.Delete, catalog: Catalog, namespace: str) -> TableDef | None:
+    """The table that a statement means to write, whoever asks; None if there is no such table."""
+    target = ast.this
+    node = target.this if isinstance(target, exp.Schema) else target
+    return catalog.table(node.db or namespace, node.name) if isinstance(node, exp.Table) else None
+
+
 def partition_of(table: TableDef, identity: Identity) -> str:
     """The partition that the caller reads and writes."""
     return identity.user if table.kind is TableKind.USER else SHARED_PARTITION
