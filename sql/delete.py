@@ -62,7 +62,7 @@ class DeletePlan:
 
 def plan_delete(ast: exp.Delete, binding: Binding) -> DeletePlan:
     """Plan a DELETE statement."""
-    table = resolve_target(ast.this, binding.catalog, binding.system, binding.role, binding.namespace, "delete from")
+    table = resolve_target(ast.this, binding.catalog, binding.system, binding.role, binding.namespace, "delete")
     alias = (ast.this.alias or table.name).lower()
     returning = plan_returning(ast.args.get("returning"), table, alias, binding)
     names = [column.name for column in table.columns] if returning is not None else []

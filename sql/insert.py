@@ -185,7 +185,7 @@ def plan_insert(ast: exp.Insert, binding: Binding) -> InsertPlan:
     """Plan an INSERT statement."""
     target = ast.this
     table_node = target.this if isinstance(target, exp.Schema) else target
-    table = resolve_target(table_node, binding.catalog, binding.system, binding.role, binding.namespace, "insert into")
+    table = resolve_target(table_node, binding.catalog, binding.system, binding.role, binding.namespace, "insert")
     alias = (table_node.alias or table.name).lower()
     default_values = bool(ast.args.get("default"))
     targets = () if default_values else _targets(target, table)

@@ -393,8 +393,8 @@ def test_rights(db: Writer) -> None:
     fails(db, "INSERT INTO locked VALUES (1)", "Permission denied", PermissionDenied, identity=SERVICE)
     db.write("INSERT INTO open VALUES (1)", identity=SERVICE)
     db.write("INSERT INTO locked VALUES (1)", identity=DBA)
-    fails(db, "INSERT INTO system.users VALUES (1)", "Cannot insert into system table 'system.users'", PermissionDenied)
-    fails(db, "DELETE FROM system.users WHERE true", "Cannot delete from system table", PermissionDenied)
+    fails(db, "INSERT INTO system.users VALUES (1)", "Cannot insert system table 'system.users'", PermissionDenied)
+    fails(db, "DELETE FROM system.users WHERE true", "Cannot delete system table", PermissionDenied)
     fails(db, "UPDATE information_schema.tables SET a = 1 WHERE true", "system table", PermissionDenied)
 
 
