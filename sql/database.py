@@ -97,7 +97,7 @@ class Database:
     ) -> list[StatementResult]:
         """Run all statements of a request. Raises SqlError; what it says of the statements before is exact."""
         values = params or ()
-        scope = namespace or DEFAULT_NAMESPACE
+        scope = self._scope(namespace)
         hot = await self._hot.run(sql, values, scope, identity)
         if hot is not None:
             return [hot]
@@ -117,6 +117,16 @@ class Database:
             return results
 
         return await self._workers.run(run, control)
+
+    def _scope(self, namespace: str | None) -> str:
+        """The request's namespace: as SQL folds names, capitals mean small letters unless there is one so spelt."""
+        if not namespace:
+            return DEFAULT_NAMESPACE
+        folded = namespace.lower()
+        if folded == namespace:
+            return namespace
+        with storage_errors(), self._services.engine.snapshot(purpose="namespace") as snapshot:
+            return folded if snapshot.catalog.namespace(namespace) is None else namespace
 
     def _parse(self, sql: str, context: StatementContext) -> list[Parsed]:
         """The statements of a request; checks that exactly the parameters that they use are there."""
@@ -147,7 +157,7 @@ class Database:
     ) -> ResultStream:
         """Run all statements of a request and stream the rows of the last one. Raises SqlError."""
         control = Control(self.limits.stream_timeout)
-        context = context_of(identity, namespace or DEFAULT_NAMESPACE, params or (), control)
+        context = context_of(identity, self._scope(namespace), params or (), control)
 
         def start() -> tuple[Sequence[ResultColumn], Rows]:
             with shown_in(sql):
