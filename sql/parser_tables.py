@@ -26,7 +26,7 @@ from sql.statements import (
     TableName,
 )
 from storage.catalog import AccessLevel, TableKind
-from storage.types import ColumnType
+from storage.types import TEXT, ColumnType
 
 
 @dataclass(slots=True)
@@ -154,8 +154,12 @@ def _column(cursor: Cursor, table: _Constraints | None) -> ColumnSpec:
     start = cursor.peek()
     name = cursor.column_name()
     type_word = cursor.word()
-    column_type = parse_type(cursor)
     column = _Column()
+    if type_word == "enum" and cursor.word(1) == "(":
+        column_type = TEXT
+        column.checks.append((None, _one_of(cursor, name)))
+    else:
+        column_type = parse_type(cursor)
     if type_word in SERIALS:
         column.default = snowflake_id()
     while _column_constraint(cursor, column, name, table):
@@ -172,6 +176,16 @@ def _column(cursor: Cursor, table: _Constraints | None) -> ColumnSpec:
         line=start.line if start else 1,
         column=start.col if start else 1,
     )
+
+
+def _one_of(cursor: Cursor, column: str) -> exp.Expression:
+    """Takes ENUM('a', 'b'): a TEXT column with the condition that its values are among these."""
+    cursor.expect("enum", "(")
+    values = [cursor.string("a string for ENUM")]
+    while cursor.accept(","):
+        values.append(cursor.string("a string for ENUM"))
+    cursor.expect(")")
+    return exp.In(this=exp.column(column), expressions=[exp.Literal.string(value) for value in values])
 
 
 def _column_constraint(cursor: Cursor, column: _Column, name: str, table: _Constraints | None) -> bool:

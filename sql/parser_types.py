@@ -35,12 +35,11 @@ MAX_EMBEDDING: Final = 8_192
 
 _PLAIN: dict[str, ColumnType] = {
     **dict.fromkeys(("boolean", "bool"), BOOLEAN),
-    **dict.fromkeys(("smallint", "int2", "int16"), SMALLINT),
-    **dict.fromkeys(("int", "integer", "int4", "int32", "mediumint", "signed"), INT),
-    **dict.fromkeys(("bigint", "int8", "int64"), BIGINT),
+    **dict.fromkeys(("int16",), SMALLINT),
+    **dict.fromkeys(("int32", "signed"), INT),
+    **dict.fromkeys(("int64",), BIGINT),
     **dict.fromkeys(("real", "float4", "float32"), FLOAT),
     **dict.fromkeys(("double", "double precision", "float8", "float64"), DOUBLE),
-    **dict.fromkeys(("text", "string", "clob", "tinytext", "mediumtext", "longtext", "ntext"), TEXT),
     **dict.fromkeys(("json", "jsonb"), JSON),
     "timestamptz": DATETIME,
     "bytea": BYTES,
@@ -52,15 +51,22 @@ _PLAIN: dict[str, ColumnType] = {
 SERIALS: Final = frozenset({"serial", "serial2", "serial4", "serial8", "smallserial", "bigserial"})
 """Types that mean BIGINT with DEFAULT SNOWFLAKE_ID()."""
 
+_DISPLAY_WIDTH: dict[str, ColumnType] = {
+    **dict.fromkeys(("smallint", "int2"), SMALLINT),
+    **dict.fromkeys(("int", "integer", "int4", "mediumint"), INT),
+    **dict.fromkeys(("bigint", "int8"), BIGINT),
+}
+"""MySQL writes INT(11): the width of a column on paper, which says nothing of its values."""
 _TEXT_LENGTH = frozenset({"varchar", "char", "character", "char varying", "character varying", "nvarchar", "nchar",
-                          "bpchar", "varchar2"})  # fmt: skip
+                          "bpchar", "varchar2", "clob"})  # fmt: skip
+_TEXT_ENDINGS = ("text", "string")
 _BYTES_LENGTH = frozenset({"bytes", "binary", "varbinary", "blob"})
 _WITH_PRECISION = {"timestamp": TIMESTAMP, "datetime": DATETIME, "time": TIME}
 _DECIMALS = frozenset({"decimal", "numeric", "dec"})
 
 _HINTS = {
     "tinyint": "use SMALLINT",
-    "enum": "use TEXT with a CHECK constraint",
+    "enum": "write ENUM('a', 'b') in CREATE TABLE or ADD COLUMN, or use TEXT with a CHECK constraint",
     "set": "use JSON",
     "array": "use JSON",
     "struct": "use JSON",
@@ -105,11 +111,15 @@ def _named(cursor: Cursor, start: Token, name: str) -> ColumnType:
     if name in SERIALS:
         _no_parameters(cursor, name)
         return BIGINT
-    if name in _TEXT_LENGTH or name in _BYTES_LENGTH:
+    if (integer := _DISPLAY_WIDTH.get(name)) is not None:
+        _parameters(cursor, name, 1)
+        return integer
+    is_text = name in _TEXT_LENGTH or name.endswith(_TEXT_ENDINGS)
+    if is_text or name in _BYTES_LENGTH:
         for length in _parameters(cursor, name, 1):
             if length < 1:
                 cursor.fail(f"{name.upper()} needs a length of at least 1.", start)
-        return TEXT if name in _TEXT_LENGTH else BYTES
+        return TEXT if is_text else BYTES
     if name in _WITH_PRECISION:
         return _time(cursor, start, name)
     if name in _DECIMALS:
