@@ -8,6 +8,7 @@ from sql.errors import ExecutionError, PermissionDenied
 from sql.names import check_namespace_name
 from sql.results import StatementResult
 from sql.statements import AlterNamespace, CreateNamespace, DropNamespace
+from sql.system_tables import SYSTEM_NAMESPACES
 from sql.writing import DefinitionWriter, StatementContext, time_of
 from storage.catalog import NamespaceDef
 
@@ -57,7 +58,7 @@ def _alter(statement: AlterNamespace, txn: DefinitionWriter) -> StatementResult:
 
 def _drop(statement: DropNamespace, txn: DefinitionWriter) -> StatementResult:
     name = statement.name
-    if name == DEFAULT_NAMESPACE:
+    if name in (DEFAULT_NAMESPACE, *SYSTEM_NAMESPACES):
         raise ExecutionError(f"Invalid operation: Namespace '{name}' cannot be dropped")
     if txn.catalog.namespace(name) is None:
         if statement.if_exists:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from sql.duck_types import duck_name
 from sql.read_view import ReadView
 from sql.system_tables import SYSTEM, Rows, SystemColumn, SystemContext, SystemTable
-from storage.catalog import SchemaVersion, TableDef, UserDef
+from storage.catalog import NamespaceDef, SchemaVersion, TableDef, UserDef
 from storage.types import (
     BIGINT,
     BOOLEAN,
@@ -65,13 +66,15 @@ NAMESPACE_COLUMNS = (
 
 
 def namespace_rows(view: ReadView, context: SystemContext) -> Rows:
-    """One row for each namespace."""
-    counts: dict[str, int] = {}
-    for table in view.catalog.tables():
-        counts[table.namespace] = counts.get(table.namespace, 0) + 1
-    for namespace in view.catalog.namespaces():
+    """One row for each namespace, `system` among them: it is as old as the oldest."""
+    from sql.system_tables import default_registry
+
+    counts = Counter(table.namespace for table in (*view.catalog.tables(), *default_registry()))
+    known = list(view.catalog.namespaces())
+    oldest = min((namespace.created_at for namespace in known), default=0)
+    for namespace in sorted([*known, NamespaceDef(SYSTEM, oldest)], key=lambda namespace: namespace.name):
         name = namespace.name
-        yield name, name, namespace.created_at, _json(namespace.options), counts.get(name, 0)
+        yield name, name, namespace.created_at, _json(namespace.options), counts[name]
 
 
 # tables and schemas --------------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def test_rows(world: World) -> None:
     assert rows("select user_id, password_hash, role, email from system.users order by 1") == [
         ("ann", "***", "user", "ann@example.org"), ("svc", None, "service", None),
     ]  # fmt: skip
-    assert rows("select namespace_id, table_count from system.namespaces") == [("default", 2)]
+    assert rows("select namespace_id, table_count from system.namespaces") == [("default", 2), ("system", 8)]
     assert rows("select table_name, version from system.tables order by 1") == [("notes", 2), ("staff", 1)]
     columns = "column_name, data_type, primary_key, primary_key_pos"
     assert rows(f"select {columns} from system.columns where table_name = 'notes'") == [
@@ -138,7 +138,7 @@ def test_show_and_describe(world: World) -> None:
     assert command(world, "show tables", DBA).row_count == 2
     namespaces = command(world, "show namespaces")
     assert namespaces.table is not None
-    assert namespaces.table.column("table_count").to_pylist() == [1]
+    assert namespaces.table.column("table_count").to_pylist() == [1, 0]
     described = command(world, "describe table notes")
     assert ", ".join(column.name for column in described.columns) == (
         "column_name, ordinal_position, column_id, data_type, is_nullable, is_primary_key, column_default, "
