@@ -17,12 +17,12 @@ TOOLS = ("mkfs.ext4", "mount", "umount", "losetup")
 def need_loop_devices() -> None:
     """Skip where file systems cannot be mounted."""
     if os.geteuid() != 0:
-        pytest.skip("cutting the power needs root, to mount an ext4 file system on a loop device")
+        pytest.skip("this test needs root, to mount a file system of its own")
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
-        pytest.skip(f"cutting the power needs {', '.join(missing)} (e2fsprogs and mount)")
+        pytest.skip(f"this test needs {', '.join(missing)} (e2fsprogs and mount)")
     if not Path("/dev/loop-control").exists():
-        pytest.skip("cutting the power needs loop devices, and there is no /dev/loop-control")
+        pytest.skip("this test needs loop devices, and there is no /dev/loop-control")
 
 
 def make_image(path: Path, size: int) -> None:
@@ -37,14 +37,27 @@ def make_image(path: Path, size: int) -> None:
 @contextlib.contextmanager
 def mounted(image: Path, at: Path) -> Iterator[Path]:
     """Mount an image; always unmounted afterwards. Skips where the system does not allow it."""
+    with _mounted(at, "-o", "loop", str(image)):
+        yield at
+
+
+@contextlib.contextmanager
+def memory_disk(at: Path, size: int) -> Iterator[Path]:
+    """Mount a tmpfs of a size; always unmounted afterwards."""
+    with _mounted(at, "-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
+        yield at
+
+
+@contextlib.contextmanager
+def _mounted(at: Path, *arguments: str) -> Iterator[None]:
     at.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", "-o", "loop", str(image), str(at)], capture_output=True, text=True, check=False)
+    done = subprocess.run(["mount", *arguments, str(at)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         if "permission" in done.stderr.lower() or "loop device" in done.stderr.lower():
-            pytest.skip(f"cutting the power needs loop devices, and mount said: {done.stderr.strip()}")
+            pytest.skip(f"this test mounts a file system, and mount said: {done.stderr.strip()}")
         raise AssertionError(f"the file system cannot be mounted: {done.stderr}")
     try:
-        yield at
+        yield
     finally:
         last = subprocess.run(["umount", str(at)], capture_output=True, text=True, check=False)
         if last.returncode != 0:

@@ -44,7 +44,6 @@ OPTIONS = StorageOptions(
 STEPS = 30
 TRIES = 400
 ACCOUNTS = 4
-FOLLOWING = 3
 HANG_SECONDS = 60
 
 Rows = dict[Any, tuple[Any, ...]]
@@ -235,7 +234,7 @@ class Run:
                 pass
             else:
                 raise Violation("a duplicate key was accepted")
-            return max(commit.result(30) for commit in (commits[0], commits[2], commits[3]))
+            return max(int(commit.result(30)) for commit in (commits[0], commits[2], commits[3]))
 
         self.attempt(f"{step} group", run, self.with_rows(ann=mine, plain={new: other}, keyless=loose))
 
@@ -404,6 +403,7 @@ def main(control: str, folder: str, fault_json: str, first: str = "0", last: str
     fault = Fault(**values | {"call": Call(values["call"])})
     report: dict[str, Any] = {"injected": 0, "violations": [], "errors": {}}
     starts = play(Path(folder), faults)
+    following = 2 if fault.call is Call.ALLOC else 3  # there are very many allocations
     for step in range(int(first), int(last)):
         fired, at = True, 0
         while fired and len(report["violations"]) < 10:
@@ -413,7 +413,7 @@ def main(control: str, folder: str, fault_json: str, first: str = "0", last: str
             here = Path(tempfile.mkdtemp(dir=folder))
             run = Run(here / "data", starts[step], faults, fault)
             try:
-                fired = run.run(range(step, min(step + FOLLOWING, STEPS)), at)
+                fired = run.run(range(step, min(step + following, STEPS)), at)
             except Exception as error:  # noqa: BLE001 - whatever goes wrong belongs into the report
                 report["violations"].append(f"{fault}, step {step}, n = {at}: {type(error).__name__}: {error}")
             faults.disarm()

@@ -2,8 +2,8 @@
 
 Each client sends one request at a time over a connection of its own, so what the server holds of a client is the
 effect of its first k operations for some k: at least all that were acknowledged, at most all that were sent, and
-never half of one. Clients own their rows in `items`; they share the accounts, between which they move money in transactions over
-three tables (`checking`, `savings`, and `transfers`, which says what was moved).
+never half of one. Clients own their rows in `items`; they share the accounts, between which they move money in
+transactions over three tables (`checking`, `savings`, and `transfers`, which says what was moved).
 """
 
 from __future__ import annotations
