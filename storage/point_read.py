@@ -6,26 +6,13 @@ values out of the mapped batch one by one, as storage values (see `storage.types
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import pyarrow as pa
+from collections.abc import Sequence
 
 from storage.catalog import TableDef
 from storage.errors import StorageCorrupt
 from storage.keys import index_key_prefix, partition_key, row_key_prefix
 from storage.layout import layout_of
 from storage.snapshots import Snapshot
-from storage.types import Kind
-
-_COUNTED = frozenset({Kind.TIMESTAMP, Kind.DATETIME, Kind.DATE, Kind.TIME})
-
-
-def _counted(scalar: pa.Scalar) -> object:
-    return scalar.value
-
-
-def _plain(scalar: pa.Scalar) -> object:
-    return scalar.as_py()
 
 
 class PointReader:
@@ -35,9 +22,6 @@ class PointReader:
         self.table = table
         self._layout = layout_of(table)
         self._columns = tuple(columns)
-        self._take: tuple[Callable[[pa.Scalar], object], ...] = tuple(
-            _counted if table.by_name[name].type.kind in _COUNTED else _plain for name in columns
-        )
         self._prefixes: dict[str, tuple[bytes, bytes]] = {}
 
     def read(self, snapshot: Snapshot, partition: str, key: bytes) -> list[object] | None:
@@ -45,18 +29,12 @@ class PointReader:
         prefixes = self._prefixes.get(partition)
         if prefixes is None:
             prefixes = self._prefixes_of(partition)
-        reader = snapshot.reader()
-        found = reader.txn.get(prefixes[0] + key, db=reader.dbs.keys)
-        if found is None:
-            return None
-        seq = int.from_bytes(found, "big")
-        place = reader.locate(prefixes[1], seq)
-        if place is None:
-            raise StorageCorrupt(f"table {self.table.full_name}: the key index names row {seq}, which is not stored")
-        batch, position = place
-        plan = self._layout.projection(batch.header.schema_version, self._columns)
-        arrays = plan.arrays(reader.decode(self._layout, batch, reader))
-        return [take(array[position]) for take, array in zip(self._take, arrays, strict=True)]
+        with snapshot.reading() as reader:
+            found = reader.txn.get(prefixes[0] + key, db=reader.dbs.keys)
+            if found is None:
+                return None
+            seq = int.from_bytes(found, "big")
+            return list(reader.row(self._layout, prefixes[1], seq, self._columns, StorageCorrupt))
 
     def _prefixes_of(self, partition: str) -> tuple[bytes, bytes]:
         encoded = partition_key(partition)

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import pyarrow as pa
-
 from storage.catalog import TableDef
 from storage.errors import StorageCorrupt
-from storage.layout import TableLayout, layout_of
+from storage.layout import layout_of
 from storage.staging import Row, RowSegment
-from storage.types import Kind
 from storage.writer import WriteTransaction
-
-_COUNTED = frozenset({Kind.TIMESTAMP, Kind.DATETIME, Kind.DATE, Kind.TIME})
 
 
 class CurrentRow(NamedTuple):
@@ -45,14 +40,8 @@ def read_row(writer: WriteTransaction, table: TableDef, partition: str, key: byt
         if isinstance(segment, RowSegment) and segment.layout is layout:
             return CurrentRow(seq, segment.rows[place])
         plan = layout.projection(segment.layout.table.schema_version, None)
-        return CurrentRow(seq, _values(layout, plan.arrays(segment.part([place])), 0))
-    reader = writer.reader
-    stored = reader.locate(staged.row_prefix, seq)
-    if stored is None:
-        raise StorageCorrupt(f"table {table.full_name}: the key index names row {seq}, which is not stored")
-    batch, position = stored
-    plan = layout.projection(batch.header.schema_version, None)
-    return CurrentRow(seq, _values(layout, plan.arrays(reader.decode(layout, batch, reader)), position))
+        return CurrentRow(seq, plan.row(segment.part([place]), 0))
+    return CurrentRow(seq, writer.reader.row(layout, staged.row_prefix, seq, None, StorageCorrupt))
 
 
 def replace_row(writer: WriteTransaction, table: TableDef, partition: str, key: bytes, old_seq: int, row: Row) -> int:
@@ -67,10 +56,3 @@ def delete_row(writer: WriteTransaction, table: TableDef, partition: str, key: b
     """Stage the end of the row that `read_row` gave."""
     staged = writer.staged_partition(table, partition)
     writer.supersede(staged, old_seq, writer.release_key(staged.key_prefix + key))
-
-
-def _values(layout: TableLayout, arrays: list[pa.Array], position: int) -> Row:
-    return tuple(
-        array[position].value if column.type.kind in _COUNTED else array[position].as_py()
-        for array, column in zip(arrays, layout.table.columns, strict=True)
-    )

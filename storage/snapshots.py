@@ -144,10 +144,6 @@ class Snapshot(StoredView):
         """An id for a new table, never used before."""
         return self._registry.allocate_table_id()
 
-    def reader(self) -> Reader:
-        """The reads beneath, for `storage.point_read`; valid while the snapshot is open."""
-        return self._open()
-
     def _open(self) -> Reader:
         if self.expired:
             raise SnapshotExpired(f"the snapshot of commit {self.seq} was held longer than its lease")
