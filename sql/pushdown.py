@@ -26,7 +26,6 @@ T = TypeVar("T")
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 _LOWER = (exp.GT, exp.GTE)
-_UPPER = (exp.LT, exp.LTE)
 _FLIPPED: dict[type[exp.Expr], type[exp.Expr]] = {
     exp.EQ: exp.EQ,
     exp.GT: exp.LT,
