@@ -1,5 +1,4 @@
-"""The sqlglot dialect behind the front end: our lexer, DuckDB's grammar, our reading of JSON paths, and NULLs that
-sort as PostgreSQL sorts them (last when ascending, first when descending).
+"""The sqlglot dialect behind the front end: our lexer, DuckDB's grammar, our JSON paths, PostgreSQL's order of NULLs.
 
 sqlglot's parser classes are compiled and cannot be subclassed, so what differs from DuckDB's dialect lies in what
 can be: the tokenizer, and the dialect's own methods.

@@ -11,6 +11,7 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from sql.diagnostics import Source, explain_parse_error
 from sql.errors import SqlError, Unsupported
+from sql.output_names import note_names
 from sql.parser_checks import check_tree, offset_of
 from sql.parser_dialect import Headrace
 
@@ -21,7 +22,9 @@ _DIALECT = Headrace()
 
 def parse_tokens(tokens: list[Token], source: Source) -> exp.Expr:
     """The checked syntax tree of a query or DML statement."""
-    return check_tree(_parse(tokens, source, None), source, tokens)
+    tree = check_tree(_parse(tokens, source, None), source, tokens)
+    note_names(tree, tokens, source.text)
+    return tree
 
 
 def parse_expression(tokens: list[Token], source: Source, end: int) -> exp.Expression:

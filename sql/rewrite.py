@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
+from sql.output_names import WRITTEN
 from sql.plan import Source
 from sql.scope import TableUse, invalid, shows_several
 
@@ -149,7 +150,8 @@ def _named(item: exp.Expr, text_of: Callable[[exp.Expr], str]) -> exp.Expr:
         return item
     if item.find(exp.Columns, exp.Unnest, exp.Explode):
         return item
-    return exp.Alias(this=item, alias=exp.to_identifier(text_of(item), quoted=True))
+    name = item.meta.get(WRITTEN) or text_of(item)
+    return exp.Alias(this=item, alias=exp.to_identifier(name, quoted=True))
 
 
 def point_at_scans(uses: list[TableUse]) -> None:

@@ -249,7 +249,7 @@ def test_hidden_columns_show_only_when_named(world: World) -> None:
 def test_names(world: World) -> None:
     assert world.run("select default.people.name from default.people").column_names == ["name"]
     assert world.run('select name as "Full Name", 1 + 1, count(*) over () from people').column_names == [
-        "Full Name", "1 + 1", "count(*) OVER ()",
+        "Full Name", "1 + 1", "count(*) over ()",
     ]  # fmt: skip
     assert world.rows("with people as (select 7 as id) select id from people") == [(7,)]
     assert world.rows("with __s0 as (select 7 as id) select __s0.id, p.id from __s0, people p where p.id = 1") == [
@@ -324,11 +324,41 @@ def test_renamed_columns_are_not_taken_for_others(world: World) -> None:
     assert [column.flags for column in world.bind(f"select name from {renamed}").columns] == [()]
 
 
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        ("COUNT( * )", "count( * )"),
+        ("list(id)", "list(id)"),
+        ("string_agg(name, ',' ORDER BY id DESC)", "string_agg(name, ',' ORDER BY id DESC)"),
+        ("1  -- one\n  + 1", "1 + 1"),
+        ("id IS DISTINCT FROM 3", "id IS DISTINCT FROM 3"),
+        ("extract(year FROM DATE '2020-01-01')", "extract(year FROM DATE '2020-01-01')"),
+        ("mode() WITHIN GROUP (ORDER BY id)", "mode() WITHIN GROUP (ORDER BY id)"),
+        ("CASE WHEN id IN (1, 2) THEN 'from, where' END", "CASE WHEN id IN (1, 2) THEN 'from, where' END"),
+        ("(SELECT Max(id) FROM people WHERE id > 0)", "(SELECT max(id) FROM people WHERE id > 0)"),
+        ("[1, 2]::INT[]", "[1, 2]::INT[]"),
+        ("ARRAY[1, 2]", "ARRAY[1, 2]"),
+        ("'1'::DECIMAL", "'1'::DECIMAL"),
+        ("SUBSTR('abc', 2)", "substr('abc', 2)"),
+        ("now() IS NOT NULL", "now() IS NOT NULL"),
+        ("ID + 1", "ID + 1"),
+    ],
+)
+def test_unnamed_outputs_are_called_as_written(world: World, item: str, name: str) -> None:
+    group = "" if "(" in item else "WHERE id = 1"
+    for text in (
+        f"SELECT {item} FROM people {group} GROUP BY id" if not group else f"SELECT {item} FROM people {group}",
+        f"SELECT DISTINCT {item} FROM people GROUP BY id UNION ALL SELECT NULL ORDER BY 1 LIMIT 1",
+        f"WITH c AS (SELECT 1, 2) SELECT DISTINCT ON (id, 1) {item}, 7 FROM people GROUP BY id",
+    ):
+        assert world.run(text).column_names[0] == name, text
+
+
 def test_stars_of_all_kinds(world: World) -> None:
     assert world.run("select * exclude (boss) from people").column_names == ["id", "name"]
     assert world.run("select * replace (upper(name) as name) from people").column_names == ["id", "name", "boss"]
     assert world.run("select columns('n.*') from people").column_names == ["name"]
-    assert world.run("select p.*, count(*) over () from people p").column_names[-1] == "count(*) OVER ()"
+    assert world.run("select p.*, count(*) over () from people p").column_names[-1] == "count(*) over ()"
     assert world.rows("select count(*), max(columns(*)) from people where id = 1") == [(1, 1, "Ann", None)]
     assert world.rows("select people.name from people where people is not null and id = 1") == [("Ann",)]
 
