@@ -13,7 +13,7 @@ import lmdb
 from storage.catalog import Catalog
 from storage.check import Problem, check_reader
 from storage.committer import Committer
-from storage.environment import CATALOG_VERSION, NEXT_TABLE_ID, Environment, read_number
+from storage.environment import CATALOG_VERSION, LOG_TRUNCATED, NEXT_TABLE_ID, Environment, read_number
 from storage.errors import StorageClosed, StorageError
 from storage.feed import ChangeFeed
 from storage.lock import FolderLock
@@ -41,6 +41,7 @@ class StorageEngine:
         with self._environment.env.begin() as txn:
             next_table_id = read_number(txn, self._environment.dbs, NEXT_TABLE_ID, 1)
             catalog_version = read_number(txn, self._environment.dbs, CATALOG_VERSION, 0)
+            truncated = read_number(txn, self._environment.dbs, LOG_TRUNCATED, 0)
         self._counters = Counters(catalog_version, next_table_id)
         self._registry = SnapshotRegistry(
             self._environment, clock, options.lease_seconds, self._counters.allocate_table_id
@@ -63,7 +64,7 @@ class StorageEngine:
         self.feed = ChangeFeed(
             lambda purpose: self.snapshot(purpose=purpose), state.seq, options.ring_commits, options.ring_bytes
         )
-        self._merger = Merger(self._registry, self.submit_exclusive, options, clock)
+        self._merger = Merger(self._registry, self.submit_exclusive, options, clock, truncated)
         self._committer.start()
         if options.merge:
             self._merger.start()

@@ -59,7 +59,12 @@ class Merger:
     """Owns the thread and the list of partitions that may need work."""
 
     def __init__(
-        self, registry: SnapshotRegistry, submit: SubmitExclusive, options: StorageOptions, clock: Clock
+        self,
+        registry: SnapshotRegistry,
+        submit: SubmitExclusive,
+        options: StorageOptions,
+        clock: Clock,
+        truncated: int = 0,
     ) -> None:
         self._registry = registry
         self._submit = submit
@@ -73,7 +78,7 @@ class Merger:
         self._history_at = b""
         self._thread: threading.Thread | None = None
         self.merges = 0
-        self.truncated = 0
+        self.truncated = truncated
 
     def start(self) -> None:
         """Start the thread."""
