@@ -221,6 +221,7 @@ class Merger:
             if point <= self.truncated:
                 break
             self._submit(lambda wtxn, point=point: truncate_log(wtxn, point)).result()  # type: ignore[misc]
+            self.truncated = point
             self._purge_history()
         self._purge_history()
         with self._snapshot("reclaiming") as snapshot:
