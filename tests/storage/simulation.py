@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -27,6 +28,7 @@ import pytest
 
 from storage import Commit, Snapshot, StorageEngine, StorageOptions, TableDef, Transaction, WriteTransaction
 from storage.catalog import ColumnDef, SchemaVersion
+from storage.environment import LOG_TRUNCATED, read_number
 from storage.errors import (
     DuplicateKey,
     LogTruncated,
@@ -38,7 +40,6 @@ from storage.errors import (
     WriteConflict,
 )
 from storage.feed import FeedCursor
-from storage.layout import encode_initial
 from storage.types import BIGINT
 from tests.storage.helpers import create, key_of, keyed_table, plain_table, rows_of
 
@@ -85,6 +86,14 @@ class Fault(enum.Enum):
     FULL = "full"
     KEPT = "kept"
     ROOM = "room"
+
+
+class DiskTrouble(lmdb.DiskError):
+    """What LMDB raises for an error of the system."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(os.strerror(number))
+        self.__dict__["code"] = number
 
 
 class Attempt(NamedTuple):
@@ -229,9 +238,7 @@ class Simulation:
                 self.reopened.clear()
                 if fault is Fault.KEPT:
                     commit(txn)
-                error = lmdb.DiskError("simulated")
-                error.code = errno.ENOSPC if fault is Fault.FULL else errno.EIO  # type: ignore[attr-defined]
-                raise error
+                raise DiskTrouble(errno.ENOSPC if fault is Fault.FULL else errno.EIO)
             commit(txn)
 
         def slipping(work: Any) -> Any:
@@ -285,7 +292,7 @@ class Simulation:
 
     def reopen(self) -> None:
         """Close the engine and open it again."""
-        for snapshot, *_ in (*self.snapshots, *((p.snapshot,) for p in self.transactions)):
+        for snapshot in [*(held[0] for held in self.snapshots), *(pending.snapshot for pending in self.transactions)]:
             snapshot.close()
         self.snapshots.clear()
         self.transactions.clear()
@@ -585,7 +592,7 @@ class Simulation:
         try:
             changes = follower.cursor.poll(commits)
         except LogTruncated:
-            assert position < self.engine.stats().first_retained_seq - 1
+            assert position < self.truncated()
             self.copy(follower)
             return
         for change in changes:
@@ -635,13 +642,20 @@ class Simulation:
             self.counts["merges"] += self.engine.compact()
         except (StoragePoisoned, StorageFull):
             assert self.faulted
+        else:
+            assert self.engine.stats().first_retained_seq - 1 == self.truncated()
         self.await_reopening()
         self.settle()
-        truncated = self.engine.stats().first_retained_seq - 1
+        truncated = self.truncated()
         if truncated in self.stamps:
             assert self.stamps[truncated] < self.clock.latest - RETENTION * 1e6
             self.counts["truncations"] += 1
         assert self.engine.check() == []
+
+    def truncated(self) -> int:
+        """Up to where the log is gone."""
+        with self.engine.snapshot() as snapshot, snapshot.reading() as reader:
+            return read_number(reader.txn, reader.dbs, LOG_TRUNCATED, 0)
 
     def alter(self) -> None:
         """A new column: old rows read its initial value."""
@@ -650,7 +664,7 @@ class Simulation:
         if len(old.columns) >= 6:
             return
         value = len(old.columns)
-        initial = encode_initial(pa.scalar(-value, pa.int64()))
+        initial = initial_of(-value)
         column = ColumnDef(old.next_column_id, f"c{value}", BIGINT, initial=initial)
         table = msgspec.structs.replace(
             old,
@@ -660,9 +674,15 @@ class Simulation:
             next_column_id=old.next_column_id + 1,
         )
         self.engine.commit_sync(lambda wtxn: wtxn.put_table(table))
-        self.tables[name] = self.engine.catalog.table("app", name)
+        self.tables[name] = self.stored_table(name)
         for place in [place for place in self.state if place[0] == name]:
             self.state[place] = {key: cell._replace(row=(*cell.row, -value)) for key, cell in self.state[place].items()}
+
+    def stored_table(self, name: str) -> TableDef:
+        """The definition that the engine holds."""
+        table = self.engine.catalog.table("app", name)
+        assert table is not None
+        return table
 
     def recreate(self) -> None:
         """A table is dropped; another one takes its name."""
@@ -670,9 +690,19 @@ class Simulation:
         old = self.tables[name]
         self.engine.commit_sync(lambda wtxn: wtxn.drop_table(old.table_id))
         create(self.engine, make)
-        self.tables[name] = self.engine.catalog.table("app", name)
+        self.tables[name] = self.stored_table(name)
         for place in [place for place in self.state if place[0] == name]:
             self.state[place] = {}
+
+
+def initial_of(value: int) -> bytes:
+    """`ColumnDef.initial` for a value."""
+    batch = pa.record_batch([pa.array([value], pa.int64())], names=["value"])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def refuse_doubles(place: Place, rows: Rows) -> None:
