@@ -317,6 +317,7 @@ class Committer:
         pause = 0.05
         while not self._registry.pause(self._options.drain_seconds):
             log.error("readers still use the pages of the poisoned environment")
+            self._registry.away()
         while True:
             try:
                 self._environment.close()

@@ -46,6 +46,7 @@ from storage.stored_view import StoredView
 log = logging.getLogger("headrace.storage")
 
 _POLL_SECONDS = 0.002
+_PATIENCE_SECONDS = 6.0
 _STATES_KEPT = 64
 
 
@@ -227,7 +228,8 @@ class SnapshotRegistry:
         return snapshot
 
     def _wait_resumed(self) -> None:
-        limit = time.monotonic() + 30.0
+        """Wait for `resume`, but not long: the readers that hold up the move may need what waits here."""
+        limit = time.monotonic() + _PATIENCE_SECONDS
         while self._paused and not self._closed:
             if self._away or (not self._resumed.wait(max(limit - time.monotonic(), 0.0)) and time.monotonic() >= limit):
                 raise StoragePoisoned("the storage is being reopened")
