@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ from sql.rendering import BigintMode
 from sql.results import ResultColumn, StatementResult
 from sql.services import Services, StatementContext, context_of
 from sql.session import Session, numbered
-from sql.statements import ExecuteAs, Parsed, Query
+from sql.statements import Describe, ExecuteAs, Parsed, Query, Show
 from sql.storage_errors import storage_errors
 from sql.system_tables import SystemContext, default_registry
 from sql.users import PasswordSettings
@@ -37,6 +38,7 @@ from sql.workers import Cancelled, Control, Workers
 from storage.engine import StorageEngine
 
 DEFAULT_NAMESPACE = "default"
+_READS = (Query, Show, Describe)
 
 T = TypeVar("T")
 
@@ -110,6 +112,7 @@ class Database:
                 if long is not None:
                     return [long]
                 batch = self._parse(sql, context)
+                control.may_be_left = all(isinstance(parsed.statement, _READS) for parsed in batch)
                 results = Session(self._services, batch, context).run()
             if len(batch) == 1:
                 with storage_errors():
@@ -165,6 +168,7 @@ class Database:
 
         def begin() -> tuple[Sequence[ResultColumn], Rows]:
             batch = self._parse(sql, context)
+            control.may_be_left = all(isinstance(parsed.statement, _READS) for parsed in batch)
             last = batch[-1]
             inner = last.statement.inner if isinstance(last.statement, ExecuteAs) else last.statement
             session = Session(self._services, batch, context)
@@ -178,6 +182,7 @@ class Database:
                 return self._open_stream(inner, last, session.context_of(last))
 
         columns, rows = await self._workers.run(start, control)
+        control.may_be_left = True  # what comes now only reads
         return ResultStream(columns, self._pump(rows, control))
 
     def _open_stream(
@@ -205,14 +210,21 @@ class Database:
 
         def advance() -> pa.RecordBatch | None:
             with storage_errors():
-                return next(rows, None)
+                batch = next(rows, None)
+            if control.stopped is not None:
+                rows.close()
+            return batch
+
+        def close() -> None:
+            with suppress(ValueError):  # a thread that was left behind runs in it, and will close it
+                rows.close()
 
         try:
             while (batch := await self._workers.run(advance, control)) is not None:
                 yield batch
         finally:
             control.stop(Cancelled("The stream was closed."))
-            await asyncio.get_running_loop().run_in_executor(None, rows.close)
+            await asyncio.get_running_loop().run_in_executor(None, close)
 
     # --- bulk ----------------------------------------------------------------------------------------------------
 

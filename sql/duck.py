@@ -18,7 +18,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -51,7 +51,13 @@ _SETTINGS = (
 )
 
 
+_SQUARES = ("damerau_levenshtein", "editdist3", "jaro_similarity", "jaro_winkler_similarity", "levenshtein")
+"""Functions whose time grows with the product of the lengths of two texts, and that cannot be interrupted."""
+_LONGEST_COMPARED = 500
+
 _AGAIN = 0.2
+_TRIES = 25
+"""Interruptions after which a query is given up: it is inside one call of a function that never looks."""
 PREPARE = "PREPARE __hr_prepared AS "
 
 
@@ -132,9 +138,11 @@ class _Stopper:
     Again, because DuckDB forgets an interruption that comes just before a query begins.
     """
 
-    def __init__(self, session: DuckSession, control: Control, watchdog: Watchdog) -> None:
+    def __init__(self, session: DuckSession, control: Control, watchdog: Watchdog, give_up: Callable[[], None]) -> None:
         self._session = session
         self._watchdog = watchdog
+        self._give_up = give_up
+        self._stops = 0
         self._lock = threading.Lock()
         self._active = True
         self._unwatch = watchdog.watch(control.deadline, self._stop)
@@ -144,6 +152,9 @@ class _Stopper:
         with self._lock:
             if self._active:
                 self._session.interrupt()
+                self._stops += 1
+                if self._stops == _TRIES:
+                    self._give_up()
                 self._unwatch = self._watchdog.watch(time.monotonic() + _AGAIN, self._stop)
 
     def release(self) -> None:
@@ -172,6 +183,8 @@ class DuckPool:
         self._planner_lock = threading.RLock()
         self._numbers = iter(range(1, 1 << 62))
         self._closed = False
+        self._lost = 0
+        """Connections whose query was given up and still runs; as many as there are connections may be replaced."""
         if not self._owned:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -187,9 +200,21 @@ class DuckPool:
             raise Overloaded("All query workers are busy; try again in a moment.")
         session: DuckSession | None = None
         stopper: _Stopper | None = None
+        lost = False
+
+        def give_up() -> None:
+            nonlocal lost
+            with self._lock:
+                if self._lost >= self.options.connections:
+                    return
+                self._lost += 1
+            lost = True
+            log.error("a query does not stop; its connection is replaced")
+            self._slots.release()
+
         try:
             session = self._take()
-            stopper = _Stopper(session, control, self._watchdog)
+            stopper = _Stopper(session, control, self._watchdog, give_up)
             yield session
         except BaseException as error:
             if session is not None and is_fatal(error):
@@ -200,9 +225,14 @@ class DuckPool:
             if stopper is not None:
                 stopper.release()
             if session is not None:
+                session.broken = session.broken or lost
                 session.forget()
                 self._give_back(session)
-            self._slots.release()
+            if lost:
+                with self._lock:
+                    self._lost -= 1
+            else:
+                self._slots.release()
 
     @contextlib.contextmanager
     def planning(self, tables: Mapping[str, pa.Table]) -> Iterator[DuckSession]:
@@ -238,6 +268,7 @@ class DuckPool:
         options = self.options
         with self._lock:
             folder = self._folder / str(next(self._numbers))
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # DuckDB makes the last part of a path only
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{max(options.memory_bytes // share // 1024, 16 * 1024)}KiB",
             "temp_directory": str(folder),
@@ -269,6 +300,13 @@ class DuckPool:
             (ULID_FUNCTION, ulids, "VARCHAR"),
         ):
             connection.create_function(name, function, ["DOUBLE"], result, type=ARROW, side_effects=True)
+        for name in _SQUARES:
+            short = [
+                f"CASE WHEN strlen({text}) > {_LONGEST_COMPARED} THEN "
+                f"error('{name}() compares texts of at most {_LONGEST_COMPARED} bytes') ELSE {text} END"
+                for text in ("a", "b")
+            ]
+            connection.execute(f"CREATE MACRO {name}(a, b) AS system.main.{name}({', '.join(short)})")
 
     def close(self) -> None:
         """Close the connections that are free; those in use close when they come back."""

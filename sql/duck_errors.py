@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 
@@ -12,6 +13,8 @@ from sql.errors import ExecutionError, InvalidSql, MemoryLimitExceeded, QueryTim
 from sql.generate import Places, Positions, source_position
 from sql.rights import nearest
 from sql.workers import Control
+
+log = logging.getLogger(__name__)
 
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _ADVICE = re.compile(
@@ -68,6 +71,9 @@ def translate(
             return ours(sentence)
     if is_fatal(error):
         return ExecutionError("The query engine failed on this query and was restarted; the failure was logged.")
+    if isinstance(error, (duckdb.IOException, OSError)):
+        log.error("the query engine could not use its files: %s", error)
+        return ExecutionError("The query needs temporary files, which could not be written; the failure was logged.")
     message, details = _parts(error)
     if "maximum total string size" in message or "Arrow Appender" in message:
         return MemoryLimitExceeded("A result column holds more than 2 GiB in one batch of rows.")

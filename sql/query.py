@@ -16,6 +16,7 @@ from sql.duck import DuckPool, DuckSession, translated
 from sql.duck_plan import scan_types
 from sql.duck_results import result_batch, result_schema
 from sql.duck_types import to_duck_column
+from sql.errors import MemoryLimitExceeded
 from sql.expressions import NotCovered
 from sql.functions import FunctionContext
 from sql.generate import duck_value
@@ -53,8 +54,15 @@ class Execution:
     now_us: int | None = None
 
 
-def run_query(plan: QueryPlan, run: Execution, runtime: QueryRuntime, *, max_rows: int | None = None) -> pa.Table:
-    """The whole result; raises ResultTooLarge beyond `max_rows`."""
+def run_query(
+    plan: QueryPlan,
+    run: Execution,
+    runtime: QueryRuntime,
+    *,
+    max_rows: int | None = None,
+    max_bytes: int | None = None,
+) -> pa.Table:
+    """The whole result; raises ResultTooLarge beyond `max_rows`, MemoryLimitExceeded beyond `max_bytes`."""
     run.control.check()
     values = _values(plan, run, runtime)
     schema = result_schema(plan.columns)
@@ -66,11 +74,18 @@ def run_query(plan: QueryPlan, run: Execution, runtime: QueryRuntime, *, max_row
             plan = plan.for_duckdb()
             values = _values(plan, run, runtime)
     batches: list[pa.RecordBatch] = []
-    count = 0
+    count = size = 0
     with contextlib.closing(_duck_batches(plan, run, runtime, values, BATCH_ROWS)) as produced:
         for batch in produced:
             count += batch.num_rows
             refuse_beyond(max_rows, count)
+            if max_bytes is not None:
+                size += batch.nbytes
+                if size > max_bytes:
+                    raise MemoryLimitExceeded(
+                        f"The query gives more than {max_bytes} bytes (duckdb.memory_limit_bytes) to be written by "
+                        "one statement. Write them in several steps."
+                    )
             batches.append(batch)
     return pa.Table.from_batches(batches, schema=schema)
 

@@ -69,7 +69,8 @@ class _RunningWrite:
     def run_query(self, plan: QueryPlan, view: ReadView, params: Sequence[object], identity: Identity) -> pa.Table:
         """The whole result of a plan, over the state that the statement writes to."""
         execution = Execution(view, identity, self.control, params, self.now_us)
-        return run_query(plan, execution, self.services.runtime)
+        limit = self.services.pool.options.memory_bytes
+        return run_query(plan, execution, self.services.runtime, max_bytes=limit)
 
 
 def running_write(services: Services, context: StatementContext) -> _RunningWrite:

@@ -18,6 +18,9 @@ from sql.errors import Overloaded, QueryTimeout, SqlError
 
 T = TypeVar("T")
 
+GRACE = 3.0
+"""Seconds after its deadline in which a statement should have stopped."""
+
 
 class Cancelled(SqlError):
     """The client went away, or the server is stopping, before the statement was done."""
@@ -35,6 +38,8 @@ class Control:
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self.deadline = time.monotonic() + timeout
+        self.may_be_left = False
+        """Set when the request only reads: its client need not wait for a thread that does not stop in time."""
         self._lock = threading.Lock()
         self._stopped: SqlError | None = None
         self._callbacks: list[Callable[[], None]] = []
@@ -78,7 +83,11 @@ class Control:
         if self._stopped is not None:
             raise self._stopped
         if time.monotonic() >= self.deadline:
-            raise QueryTimeout(f"The statement took longer than {self.timeout:g} seconds and was stopped.")
+            raise self.overdue()
+
+    def overdue(self) -> QueryTimeout:
+        """The error of a statement whose time is over."""
+        return QueryTimeout(f"The statement took longer than {self.timeout:g} seconds and was stopped.")
 
 
 class Workers:
@@ -94,25 +103,53 @@ class Workers:
         """Run `call` on a thread. Raises Overloaded when too many calls wait.
 
         When the awaiting task is cancelled, the control is stopped and the thread's end awaited, so that nothing of
-        the request goes on after it was answered.
+        the request goes on after it was answered. A request that only reads is left behind some time after its
+        deadline: DuckDB cannot be interrupted inside one call of a function.
         """
         if self._busy >= self._bound:
             raise Overloaded(f"{self._busy} statements are running or waiting; try again in a moment.")
+        future = self._begin(call, control)
+        try:
+            await asyncio.wait([future], timeout=control.remaining + GRACE)
+            if not future.done():
+                if control.may_be_left:
+                    control.stop(control.overdue())
+                    raise control.overdue()
+                await asyncio.wait([future])
+            return future.result()
+        except asyncio.CancelledError:
+            control.stop(Cancelled("The request was given up before the statement was done."))
+            if not control.may_be_left:
+                await asyncio.wait([future])
+            raise
+        finally:
+            del future  # it holds what it raised, and that this frame: together they would keep the rows of a query
+
+    def _begin(self, call: Callable[[], T], control: Control) -> asyncio.Future[T]:
+        """Hand the call to a thread. It is counted until it has ended, also when nobody waits for it any more."""
+
+        def begin() -> T:
+            control.check()
+            return call()
+
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._pool, begin)
+        except (RuntimeError, MemoryError) as error:
+            # No memory for another thread; the call is queued already, so it must do nothing when its turn comes.
+            control.stop(Overloaded("The server has no memory for another statement; try again in a moment."))
+            assert control.stopped is not None
+            raise control.stopped from error
         self._busy += 1
         self._controls.add(control)
-        try:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, call)
-            try:
-                return await asyncio.shield(future)
-            except asyncio.CancelledError:
-                control.stop(Cancelled("The request was given up before the statement was done."))
-                await asyncio.wait([future])
-                if not future.cancelled():
-                    future.exception()
-                raise
-        finally:
+
+        def ended(done: asyncio.Future[T]) -> None:
             self._busy -= 1
             self._controls.discard(control)
+            if not done.cancelled():
+                done.exception()  # seen, if nobody waited for it
+
+        future.add_done_callback(ended)
+        return future
 
     def stop(self, reason: SqlError) -> None:
         """Stop everything that runs, for shutting down."""

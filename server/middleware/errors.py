@@ -5,6 +5,7 @@ error                   answer
 ======================  =======================================================================================
 SqlError                its status, the error shape of SQL requests (`sql.rendering.encode_error`)
 StorageError            that of the SqlError which it means (`sql.storage_errors.translated`)
+MemoryError             MEMORY_LIMIT_EXCEEDED
 HttpError               its status, `{"error": code, "message": …}` and its fields, or the SQL shape
 HTTPException           404 and 405 of the router, `{"error": "NOT_FOUND" or "METHOD_NOT_ALLOWED", "message": …}`
 anything else           500 INTERNAL_ERROR with the request id; the traceback goes to the log only
@@ -22,7 +23,7 @@ from starlette.exceptions import HTTPException
 from server.errors import HttpError
 from server.exchange import Exchange
 from server.wire import SqlFailure, SqlFailureDetail
-from sql.errors import SqlError
+from sql.errors import MemoryLimitExceeded, SqlError
 from sql.rendering import encode_error
 from sql.storage_errors import translated
 from storage.errors import StorageError
@@ -40,6 +41,8 @@ def answer_to(error: Exception, exchange: Exchange) -> Answer:
     """Return status, headers (without the length) and body of the answer to an error."""
     if isinstance(error, StorageError):
         error = translated(error)
+    elif isinstance(error, MemoryError):
+        error = MemoryLimitExceeded("The request needs more memory than the server has left; try again in a moment.")
     if isinstance(error, SqlError):
         return error.status, _retry_later(error.status), _sql_error(error, exchange)
     if isinstance(error, HttpError):
