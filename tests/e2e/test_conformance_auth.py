@@ -293,7 +293,7 @@ def test_the_first_run(serve: Serve) -> None:
             401,
             "unauthorized",
         )
-        for change, status_code, code in [
+        refusals: list[tuple[dict[str, Any], int, str]] = [
             ({"password": "short"}, 400, "weak_password"),
             ({"password": "password"}, 400, "weak_password"),
             ({"root_password": "12345678"}, 400, "weak_password"),
@@ -301,7 +301,8 @@ def test_the_first_run(serve: Serve) -> None:
             ({"user": "a/b"}, 400, "invalid_user"),
             ({"role": "dba"}, 400, "invalid_request"),
             ({"root_password": None}, 400, "invalid_request"),
-        ]:
+        ]
+        for change, status_code, code in refusals:
             assert failure(client.post(f"{AUTH}/setup", json={**SETUP, **change}))[:2] == (status_code, code), change
         done = client.post(f"{AUTH}/setup", json=SETUP)
         assert done.status_code == 200, done.text[:LONGEST]

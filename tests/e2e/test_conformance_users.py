@@ -175,8 +175,8 @@ def test_execute_as_writes_the_rows_of_the_target(roles: Roles) -> None:
                                    "UPDATE {} SET v = 1 WHERE id = 1", "DELETE FROM {} WHERE id = 1"])  # fmt: skip
 def test_execute_as_never_writes_shared_tables(roles: Roles, level: str, write: str) -> None:
     table = f"app.{level}_t"
-    for sql, more in ((write.format(table), {}), (write.format(f"{level}_t"), {"namespace_id": "app"})):
-        found = error(roles.server.post(f"EXECUTE AS USER 'u1' ({sql})", **more))
+    for sql, namespace in ((write.format(table), None), (write.format(f"{level}_t"), "app")):
+        found = error(roles.server.post(f"EXECUTE AS USER 'u1' ({sql})", namespace_id=namespace))
         assert found[:2] == (400, "SQL_EXECUTION_ERROR")
         assert found.message == (
             f"Statement 1 failed: EXECUTE AS USER is not allowed on SHARED tables (table '{table}'). "
