@@ -65,6 +65,7 @@ def _serve(options: argparse.Namespace) -> int:
         ("logging", "format"): options.log_format,
     }
     given = {key: value for key, value in flags.items() if value is not None}
+    importlib.import_module("server.memory").keep_small()  # before anything that allocates is loaded
     _without_pandas()
     code: int = importlib.import_module("server.serve").serve(options.config, given, os.environ)
     return code

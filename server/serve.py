@@ -21,7 +21,6 @@ from server.config_load import ConfigError, load
 from server.data_folder import DataFolderError, prepare
 from server.listener import ListenError, bind, make_server, url_of
 from server.logging import configure
-from server.memory import keep_small
 
 if TYPE_CHECKING:
     from storage.engine import StorageEngine
@@ -34,7 +33,6 @@ def serve(config_path: Path | None, flags: Mapping[tuple[str, str], object], env
     except ConfigError as error:
         return _say(str(error), 2)
     configure(config.logging)
-    keep_small()
     try:
         folder = prepare(Path(config.storage.data_path))
         listener = bind(config.server.host, config.server.port)
