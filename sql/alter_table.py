@@ -31,7 +31,7 @@ from sql.statements import (
     SetDefault,
     SetNotNull,
 )
-from sql.type_changes import convert_initial, encode_initial, is_widening, keeps_keys
+from sql.type_changes import convert_initial, initial_of, is_widening, keeps_keys
 from sql.writing import RowWriter, StatementContext, time_of
 from storage.catalog import AccessLevel, ColumnDef, SchemaVersion, TableDef, TableKind
 
@@ -115,7 +115,7 @@ def _add_column(operation: AddColumn, table: TableDef, run: Run, evaluation: Eva
     populated = has_rows(table, run.txn)
     if populated:
         value = _initial_value(column, stored_default(column), run.txn)
-        column = msgspec.structs.replace(column, initial=encode_initial(column.type, value))
+        column = msgspec.structs.replace(column, initial=initial_of(column.type, value))
     columns = (*table.columns, column)
     for _, expression in spec.checks:
         validate_check(expression, columns, binding)

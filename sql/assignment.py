@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from sql.errors import ExecutionError
 from sql.values import DATE_RANGE, TIMESTAMP_RANGE, converter
+from storage.contiguous import one_array
 from storage.types import ColumnType, Kind, arrow_type
 
 INTEGERS = frozenset({Kind.SMALLINT, Kind.INT, Kind.BIGINT})
@@ -26,9 +27,7 @@ _AS_TEXT = INTEGERS | {Kind.BOOLEAN, Kind.DECIMAL, Kind.JSON, Kind.FILE}
 
 def assign(values: pa.Array | pa.ChunkedArray, source: ColumnType, target: ColumnType, column: str) -> pa.Array:
     """A computed column as one array of the target's storage type; raises ExecutionError that names the column."""
-    array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-    if isinstance(array, pa.ChunkedArray):  # pyarrow leaves an empty or overlong one chunked
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    array = one_array(values)
     storage = arrow_type(target)
     if array.null_count == len(array):
         return pa.nulls(len(array), storage)

@@ -17,6 +17,7 @@ from sql.row_expressions import Binding, RowExpressions, Run
 from sql.values import Converter, converter
 from sql.write_targets import located
 from storage.catalog import ColumnDef, TableDef
+from storage.contiguous import one_array
 from storage.types import ColumnType, Kind, arrow_type
 
 
@@ -113,10 +114,7 @@ def plan_assignments(
 
 def differs(old: pa.Array | pa.ChunkedArray, new: pa.Array, column_type: ColumnType) -> pa.Array:
     """Where a column changes, as booleans without NULL."""
-    if isinstance(old, pa.ChunkedArray):
-        old = old.combine_chunks()
-        if isinstance(old, pa.ChunkedArray):
-            old = pa.concat_arrays(old.chunks) if old.num_chunks else pa.array([], old.type)
+    old = one_array(old)
     if column_type.kind is Kind.EMBEDDING:
         pairs = zip(old.to_pylist(), new.to_pylist(), strict=True)
         return pa.array([before != after for before, after in pairs], pa.bool_())

@@ -14,11 +14,12 @@ from sqlglot import exp
 from sql.checks import check_rows, compile_checks
 from sql.defaults import ValueSources, default_array
 from sql.ingest import read_body
+from sql.rights import partition_of
 from sql.row_expressions import Run
 from sql.services import Services, StatementContext, running_write
 from sql.storage_errors import storage_errors, translated
 from sql.violations import check_not_null
-from sql.write_targets import partition_of, resolve_target
+from sql.write_targets import resolve_target
 from storage.catalog import TableDef
 from storage.errors import SchemaChanged, StorageError
 from storage.transaction import Transaction

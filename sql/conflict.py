@@ -23,7 +23,9 @@ from sql.row_expressions import Binding, RowExpressions, Run, unqualified
 from sql.violations import value_text
 from sql.write_targets import located
 from storage.catalog import ColumnDef, TableDef
+from storage.contiguous import one_array
 from storage.keys import encode_columns
+from storage.layout import storage_value
 from storage.types import ColumnType
 
 EXCLUDED = "excluded"
@@ -38,7 +40,7 @@ class ConflictIndex(NamedTuple):
 
     def keys(self, rows: pa.Table) -> list[bytes | None]:
         """The key of every row, None where a column of it is NULL."""
-        arrays = [_one_array(rows.column(column.name)) for column in self.columns]
+        arrays = [one_array(rows.column(column.name)) for column in self.columns]
         types = [column.type for column in self.columns]
         nulls = [array.is_null().to_pylist() for array in arrays if array.null_count]
         if not nulls:
@@ -53,7 +55,7 @@ class ConflictIndex(NamedTuple):
     def values(self, rows: pa.Table, place: int) -> str:
         """One row's key for a message."""
         return ", ".join(
-            value_text(_storage_value(rows.column(column.name)[place]), column.type) for column in self.columns
+            value_text(storage_value(rows.column(column.name)[place]), column.type) for column in self.columns
         )
 
 
@@ -230,13 +232,3 @@ def _rename(expression: exp.Expr, table: TableDef, alias: str) -> exp.Expr:
         return renamed
 
     return unqualified(expression.copy().transform(rename), table, alias)
-
-
-def _one_array(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
-    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
-
-
-def _storage_value(scalar: pa.Scalar) -> object:
-    value: object = getattr(scalar, "value", None)
-    return value if isinstance(value, int) else scalar.as_py()

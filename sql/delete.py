@@ -12,9 +12,10 @@ from sql.identity import Identity
 from sql.plan import Path, QueryPlan
 from sql.results import ResultColumn, StatementResult
 from sql.returning import Returning, plan_returning, written
+from sql.rights import partition_of
 from sql.row_expressions import Binding, Run, WriteServices
 from sql.row_query import found_rows, rows_query
-from sql.write_targets import partition_of, resolve_target
+from sql.write_targets import resolve_target
 from sql.writing import RowWriter
 from storage.catalog import TableDef
 

@@ -18,12 +18,12 @@ from sql.errors import SqlError, Unsupported
 from sql.identity import Identity
 from sql.plan import SEQ, Bound, Constant, KeyAccess, Operand, Path, QueryPlan, Scan, Source
 from sql.query import Execution, QueryRuntime, run_query
-from sql.read_view import ReadView
 from sql.results import ResultColumn, StatementResult
-from sql.scanning import partition_of
+from sql.rights import partition_of
 from sql.statements import Delete, Insert, Query, Statement, Update
 from sql.workers import Control
 from storage.types import TEXT
+from storage.views import ReadView
 
 _SHOWN_VALUE = 40
 
@@ -125,8 +125,8 @@ def _scan(scan: Scan, identity: Identity) -> str:
     alias = f" as {scan.alias}" if scan.alias != scan.full_name.rpartition(".")[2] else ""
     if scan.system is not None:
         return f"{scan.full_name}{alias} (computed)"
-    if scan.own_partition:
-        return f"{scan.full_name}{alias} (partition of user '{partition_of(scan, identity)}')"
+    if scan.table is not None and scan.own_partition:
+        return f"{scan.full_name}{alias} (partition of user '{partition_of(scan.table, identity)}')"
     return f"{scan.full_name}{alias} (shared)"
 
 

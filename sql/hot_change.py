@@ -28,11 +28,11 @@ from sql.insert import InsertPlan
 from sql.plain import parameter
 from sql.plan import Constant, Operand, Path, QueryPlan
 from sql.results import StatementResult
+from sql.rights import partition_of
 from sql.templates import InsertShape
 from sql.update import UpdatePlan
 from sql.values import Converter, converter
 from sql.violations import not_null_violation
-from sql.write_targets import partition_of
 from storage.catalog import ColumnDef, TableDef
 from storage.keys import encode_key
 from storage.row_writes import delete_row, read_row, replace_row, takes_row_writes

@@ -17,11 +17,11 @@ from sql.functions import FunctionContext
 from sql.identity import Identity
 from sql.insert import InsertPlan
 from sql.results import StatementResult
+from sql.rights import partition_of
 from sql.templates import DEFAULT, InsertShape, ParamRef, Value
 from sql.value_columns import column_of
 from sql.values import Converter, converter
 from sql.violations import check_not_null, not_null_violation
-from sql.write_targets import partition_of
 from storage.catalog import ColumnDef, TableDef
 from storage.keys import encode_key
 from storage.types import arrow_type

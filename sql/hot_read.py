@@ -10,8 +10,8 @@ from sql.identity import Identity
 from sql.plan import Constant, Path, QueryPlan
 from sql.rendering import BigintMode, to_wire, wire_schema
 from sql.results import ResultColumn, StatementResult
+from sql.rights import partition_of
 from sql.values import converter
-from sql.write_targets import partition_of
 from storage.catalog import TableDef
 from storage.keys import encode_key
 from storage.point_read import PointReader

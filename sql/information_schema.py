@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from sql.duck_types import duck_name
 from sql.identity import Role
-from sql.read_view import ReadView
 from sql.rights import readable_tables
 from sql.system_tables import (
     INFORMATION_SCHEMA,
@@ -18,6 +17,7 @@ from sql.system_tables import (
     SystemTables,
 )
 from storage.types import INT, TEXT, ColumnType, Kind
+from storage.views import ReadView
 
 CATALOG_NAME = "kalam"
 

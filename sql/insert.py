@@ -21,9 +21,10 @@ from sql.insert_values import ValueRows, plan_values
 from sql.plan import QueryPlan
 from sql.results import ResultColumn, StatementResult
 from sql.returning import Returning, plan_returning, written
+from sql.rights import partition_of
 from sql.row_expressions import Binding, RowExpressions, Run, WriteServices
 from sql.violations import check_not_null, duplicate_violation
-from sql.write_targets import located, partition_of, resolve_target
+from sql.write_targets import located, resolve_target
 from sql.writing import RowWriter
 from storage.catalog import ColumnDef, TableDef
 from storage.errors import DuplicateKey

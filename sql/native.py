@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 
 from sql.errors import InvalidParameter, ResultTooLarge
 from sql.expressions import NotCovered
 from sql.identity import Identity
-from sql.plan import SEQ, NativePlan, QueryPlan
-from sql.read_view import ReadView
-from sql.scanning import in_key_order, owned, partition_of, read_rows, select, value_of
+from sql.plan import NativePlan, QueryPlan
+from sql.rights import partition_of
+from sql.scanning import in_key_order, owned, read_rows, select, value_of
 from storage.catalog import TableDef
+from storage.views import ReadView
 
 FIRST_ROWS = 5_000
 """LIMITs up to this are answered through the key index when there is no condition."""
@@ -25,7 +27,7 @@ def run_native(
     native, scan = plan.native, plan.scans[0]
     assert native is not None
     assert scan.table is not None
-    partition = partition_of(scan, identity)
+    partition = partition_of(scan.table, identity)
     if native.counts and native.condition is None:
         return _count(view.count(scan.table, partition))
     limit, offset = _bounds(native, values)
@@ -109,8 +111,5 @@ def _ordered(native: NativePlan, table: TableDef, rows: pa.Table) -> pa.Table:
     if keys:
         rows = in_key_order(rows, keys)
     if native.descending:
-        return rows.take(pa.array(range(rows.num_rows - 1, -1, -1), pa.int64()))
+        return rows.take(pa.array(np.arange(rows.num_rows - 1, -1, -1)))
     return rows
-
-
-__all__ = ["FIRST_ROWS", "SEQ", "refuse_beyond", "run_native"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlglot import exp
 
 from sql.plan import SEQ
+from sql.result_columns import column_flags as flags_of_table_column
 from sql.results import ResultColumn
 from sql.scope import TableUse, is_star, renames_columns, star_qualifier
 from storage.catalog import TableDef
@@ -91,14 +92,7 @@ def column_flags(origin: Origin) -> tuple[str, ...]:
         return ("nn",) if column is not None and not column.nullable else ()
     if name == SEQ:
         return ("nn", "uq")
-    definition = use.target.by_name.get(name)
-    if definition is None:
-        return ("nn",)
-    key = use.target.primary_key
-    is_key = definition.column_id in key
-    unique = key == (definition.column_id,) or any(u.column_ids == (definition.column_id,) for u in use.target.uniques)
-    flags = (("pk", is_key), ("nn", is_key or not definition.nullable), ("uq", unique))
-    return tuple(flag for flag, on in flags if on)
+    return flags_of_table_column(use.target, name) if name in use.target.by_name else ("nn",)
 
 
 def _null_extended(tree: exp.Expr) -> bool:

@@ -166,7 +166,6 @@ class QueryPlan:
     residual_filter: bool = True
     volatile: bool = False
     """True when the same snapshot and parameters may give another answer (RANDOM(), SNOWFLAKE_ID(), ...)."""
-    notes: tuple[str, ...] = ()
     engine_plan: Callable[[], QueryPlan] | None = field(default=None, repr=False, compare=False)
     """Binds the same query for DuckDB, for a native plan that meets values which only DuckDB decides."""
 

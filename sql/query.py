@@ -24,11 +24,11 @@ from sql.identity import Identity
 from sql.native import refuse_beyond, run_native
 from sql.parameters import plan_values
 from sql.plan import QueryPlan
-from sql.read_view import ReadView
 from sql.scanning import read_scan
 from sql.system_tables import SystemContext
 from sql.workers import Control
 from storage.types import ColumnType
+from storage.views import ReadView
 
 BATCH_ROWS = 65_536
 STREAM_ROWS = 16_384

@@ -1,4 +1,4 @@
-"""Names to tables, and whether the caller may read them: the one place that decides it.
+"""Names to tables, whether the caller may read them, and which rows of them: the one place that decides it.
 
 - A USER table is read in the caller's own partition, whatever his role. Every role may.
 - A SHARED table by its access level.
@@ -14,14 +14,21 @@ import difflib
 from collections.abc import Iterable
 
 from sql.errors import PermissionDenied, TableNotFound
-from sql.identity import Role, may_read_shared
+from sql.identity import Identity, Role, may_read_shared
 from sql.system_tables import SYSTEM, SYSTEM_NAMESPACES, SystemTable, SystemTables
 from storage.catalog import Catalog, TableDef, TableKind
+
+SHARED_PARTITION = ""
 
 
 def may_read(role: Role, table: TableDef) -> bool:
     """Whether a role may read a table (its own rows of it, for a USER table)."""
     return table.kind is TableKind.USER or may_read_shared(role, table.access_level)
+
+
+def partition_of(table: TableDef, identity: Identity) -> str:
+    """The partition that a caller reads and writes: his own of a USER table, the only one of a SHARED table."""
+    return identity.user if table.kind is TableKind.USER else SHARED_PARTITION
 
 
 def readable_tables(role: Role, catalog: Catalog) -> list[TableDef]:

@@ -28,6 +28,7 @@ from sql.system_tables import SystemTables
 from sql.values import converter
 from sql.writing import RowWriter
 from storage.catalog import AccessLevel, Catalog, ColumnDef, TableDef, TableKind
+from storage.contiguous import one_array
 from storage.types import ColumnType
 from storage.views import ReadView
 
@@ -251,11 +252,11 @@ class RowExpressions:
         plan = self._fallback
         if not self._columns:
             result = run.query(plan)
-            return [_one_array(column) for column in result.columns]
+            return [one_array(column) for column in result.columns]
         result = run.query(plan, _RowsView(run.txn, self._table, rows))
         order = np.argsort(result.column(0).to_numpy(), kind="stable")
         taken = result.take(pa.array(order))
-        return [_one_array(column) for column in taken.columns[1:]]
+        return [one_array(column) for column in taken.columns[1:]]
 
 
 def unqualified(expression: exp.Expr, table: TableDef, alias: str) -> exp.Expr:
@@ -351,10 +352,3 @@ class _RowsView:
     def list_objects(self, kind: str, type: type[T]) -> Iterator[T]:  # noqa: A002
         """Of the base."""
         return self._base.list_objects(kind, type)
-
-
-def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    if isinstance(column, pa.ChunkedArray):
-        combined = column.combine_chunks()
-        return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
-    return column

@@ -9,19 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sql.identity import Identity
-from sql.plan import DELETED, HIDDEN_COLUMNS, SEQ, Bound, Constant, KeyAccess, Operand, Scan
-from sql.read_view import ReadView
+from sql.plan import DELETED, HIDDEN_COLUMNS, Bound, Constant, KeyAccess, Operand, Scan
+from sql.rights import partition_of
 from sql.system_tables import SystemContext
 from storage.catalog import TableDef
 from storage.keys import encode_key, encode_prefix, prefix_end
+from storage.views import ReadView
 
 MOST_FETCHED = 2_000
 """A key range of more rows is read by scanning the partition: that is faster than row by row."""
-
-
-def partition_of(scan: Scan, identity: Identity) -> str:
-    """The partition that a scan reads: the caller's own for USER tables, the only one for SHARED tables."""
-    return identity.user if scan.own_partition else ""
 
 
 def value_of(operand: Operand, values: Mapping[int, object]) -> object:
@@ -39,7 +35,7 @@ def read_scan(
     wanted = [name for name in scan.columns if name not in HIDDEN_COLUMNS]
     keys = [column.name for column in scan.table.key_columns] if scan.ordered else []
     stored = wanted + [name for name in keys if name not in wanted]
-    rows = read_rows(scan.table, partition_of(scan, identity), view, stored, scan.key, values)
+    rows = read_rows(scan.table, partition_of(scan.table, identity), view, stored, scan.key, values)
     if keys:
         rows = in_key_order(rows, keys)
     return select(rows, scan.columns)
@@ -129,16 +125,3 @@ def owned(rows: pa.Table) -> pa.Table:
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_table(rows)
     return pa.ipc.open_stream(sink.getvalue()).read_all()
-
-
-__all__ = [
-    "MOST_FETCHED",
-    "SEQ",
-    "in_key_order",
-    "owned",
-    "partition_of",
-    "read_rows",
-    "read_scan",
-    "select",
-    "value_of",
-]

@@ -18,7 +18,6 @@ from sql.limits import SqlLimits
 from sql.parameters import json_kind
 from sql.plan import JsonKind, QueryPlan
 from sql.query import Execution, QueryRuntime, run_query
-from sql.read_view import ReadView
 from sql.results import StatementResult
 from sql.show import describe, show
 from sql.statements import Delete, Describe, Insert, Parsed, Query, Show, Statement, Update
@@ -28,6 +27,7 @@ from sql.workers import Control
 from storage.engine import StorageEngine
 from storage.snapshots import Snapshot
 from storage.transaction import Transaction
+from storage.views import ReadView
 
 _LEASE_SLACK = 5.0
 """Seconds that a snapshot's lease outlives the deadline of the statement that reads it."""

@@ -18,7 +18,6 @@ from sql import ddl, users
 from sql.dml import WritePlan
 from sql.errors import ExecutionError, InvalidInput, PermissionDenied, SqlError, Unsupported
 from sql.identity import Identity, Role, may_execute_as
-from sql.read_view import ReadView
 from sql.results import StatementResult
 from sql.rights import may_read
 from sql.row_expressions import Evaluation
@@ -50,9 +49,10 @@ from sql.statements import (
 )
 from sql.storage_errors import storage_errors, translated
 from sql.write_targets import named_table
-from storage.catalog import TableKind, UserDef
+from storage.catalog import USER_KIND, TableKind, UserDef
 from storage.errors import DuplicateKey, SchemaChanged, StorageError, WriteConflict
 from storage.transaction import Transaction
+from storage.views import ReadView
 from storage.writer import WriteTransaction
 
 DEFINITIONS = (CreateTable, AlterTable, DropTable, CreateNamespace, AlterNamespace, DropNamespace)
@@ -119,7 +119,7 @@ class Session:
     def _impersonated(self, statement: ExecuteAs) -> StatementContext:
         """The context of EXECUTE AS USER: the named user with the role `user`, whatever the stored role."""
         with storage_errors(), self._engine.snapshot(purpose="execute as user") as snapshot:
-            account = snapshot.get_object(users.USER_KIND, statement.user, UserDef)
+            account = snapshot.get_object(USER_KIND, statement.user, UserDef)
         role = Role.USER if account is None or account.deleted_at is not None else Role(account.role)
         caller = self._context.identity
         if not may_execute_as(caller, statement.user, role):

@@ -9,9 +9,8 @@ import pyarrow as pa
 
 from sql.errors import InvalidSql
 from sql.identity import Identity
-from sql.read_view import ReadView
 from sql.results import ResultColumn, StatementResult
-from sql.rights import readable_tables, resolve_table
+from sql.rights import partition_of, readable_tables, resolve_table
 from sql.statements import Describe, Show, TableName
 from sql.system_catalog import (
     NAMESPACE_COLUMNS,
@@ -24,6 +23,7 @@ from sql.system_catalog import (
 from sql.system_tables import SystemColumn, SystemContext, SystemTable, SystemTables
 from storage.catalog import TableDef
 from storage.types import BIGINT, BOOLEAN, INT, TEXT, arrow_type
+from storage.views import ReadView
 
 
 class Caller(Protocol):
@@ -125,8 +125,8 @@ def _stats(name: TableName, view: ReadView, caller: Caller, system: SystemTables
         raise InvalidSql(
             f"'{table.full_name}' is a system table and has no statistics.", line=name.line, column=name.column
         )
-    partition = caller.identity.user if table.kind.value == "user" else ""
-    row = (table.name, table.namespace, table.schema_version, view.count(table, partition), 0, 0, 0)
+    rows = view.count(table, partition_of(table, caller.identity))
+    row = (table.name, table.namespace, table.schema_version, rows, 0, 0, 0)
     return _result(STATS_COLUMNS, [row])
 
 

@@ -56,8 +56,10 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class ColumnSpec:
-    """A column as CREATE TABLE or ALTER TABLE spells it. AUTO_INCREMENT, IDENTITY and SERIAL types arrive here
-    as `default` = SNOWFLAKE_ID()."""
+    """A column as CREATE TABLE or ALTER TABLE spells it.
+
+    AUTO_INCREMENT, IDENTITY and SERIAL types arrive here as `default` = SNOWFLAKE_ID().
+    """
 
     name: str
     type: ColumnType
@@ -108,7 +110,8 @@ class DropColumn:
 class ModifyColumn:
     """ALTER TABLE … MODIFY COLUMN name TYPE [NULL | NOT NULL], and ALTER COLUMN name [SET DATA] TYPE t.
 
-    `not_null` is None when nullability was not written."""
+    `not_null` is None when nullability was not written.
+    """
 
     name: str
     type: ColumnType
@@ -201,7 +204,8 @@ class UseNamespace:
 class CreateUser:
     """CREATE USER name WITH PASSWORD 'p' | WITH OAUTH '<json>' | WITH INTERNAL, ROLE r [EMAIL 'e'].
 
-    `method` is "password", "oauth" or "internal"; `secret` the password or the JSON text."""
+    `method` is "password", "oauth" or "internal"; `secret` the password or the JSON text.
+    """
 
     name: str
     method: str
@@ -249,7 +253,8 @@ class Rollback:
 class Show:
     """SHOW NAMESPACES | TABLES [IN [NAMESPACE] ns] | COLUMNS FROM t | STATS FOR TABLE t.
 
-    `what` is one of "namespaces", "tables", "columns", "stats"."""
+    `what` is one of "namespaces", "tables", "columns", "stats".
+    """
 
     what: str
     namespace: str | None = None

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import msgspec
 
 from sql.duck_types import duck_name
-from sql.read_view import ReadView
 from sql.system_tables import SYSTEM, Rows, SystemColumn, SystemContext, SystemTable
-from storage.catalog import NamespaceDef, SchemaVersion, TableDef, UserDef
+from storage.catalog import USER_KIND, NamespaceDef, SchemaVersion, TableDef, UserDef
 from storage.types import (
     BIGINT,
     BOOLEAN,
@@ -24,8 +23,8 @@ from storage.types import (
     decimal,
     embedding,
 )
+from storage.views import ReadView
 
-USER_KIND = "user"
 MASKED = "***"
 """What stands in place of a password hash: nobody reads it over SQL."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sql.read_view import ReadView
 from sql.system_tables import SYSTEM, Rows, SystemColumn, SystemContext, SystemTable
 from storage.types import TEXT
+from storage.views import ReadView
 
 _SETTINGS_COLUMNS = tuple(
     SystemColumn(name, TEXT, nullable=False) for name in ("name", "value", "description", "category")

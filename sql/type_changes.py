@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from storage.layout import encode_initial
 from storage.types import ColumnType, Kind, arrow_type
 
 _DIGITS = {Kind.SMALLINT: 5, Kind.INT: 10, Kind.BIGINT: 19}
@@ -38,9 +39,9 @@ def keeps_keys(old: ColumnType, new: ColumnType) -> bool:
     return {old.kind, new.kind} <= _INTEGERS or {old.kind, new.kind} <= _FLOATS
 
 
-def encode_initial(column_type: ColumnType, value: object) -> bytes | None:
-    """`ColumnDef.initial` for a storage value: a one-row Arrow IPC stream; None for NULL."""
-    return None if value is None else _write_initial(pa.array([value], arrow_type(column_type)))
+def initial_of(column_type: ColumnType, value: object) -> bytes | None:
+    """`ColumnDef.initial` for a storage value; None for NULL."""
+    return None if value is None else encode_initial(pa.array([value], arrow_type(column_type)))
 
 
 def convert_initial(initial: bytes | None, new: ColumnType) -> bytes | None:
@@ -49,12 +50,4 @@ def convert_initial(initial: bytes | None, new: ColumnType) -> bytes | None:
         return None
     with pa.ipc.open_stream(initial) as reader:
         array = reader.read_all().column(0).combine_chunks()
-    return _write_initial(array.cast(arrow_type(new)))
-
-
-def _write_initial(array: pa.Array) -> bytes:
-    batch = pa.record_batch([array], names=["initial"])
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return bytes(sink.getvalue().to_pybytes())
+    return encode_initial(array.cast(arrow_type(new)))

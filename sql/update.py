@@ -17,10 +17,11 @@ from sql.insert import replaced_rows
 from sql.plan import Path, QueryPlan
 from sql.results import ResultColumn, StatementResult
 from sql.returning import Returning, plan_returning, written
+from sql.rights import partition_of
 from sql.row_expressions import Binding, Run, WriteServices, unqualified
 from sql.row_query import found_rows, rows_query
 from sql.violations import check_not_null, duplicate_violation
-from sql.write_targets import partition_of, resolve_target
+from sql.write_targets import resolve_target
 from sql.writing import RowWriter
 from storage.catalog import TableDef
 from storage.errors import DuplicateKey

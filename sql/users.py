@@ -33,9 +33,7 @@ from sql.passwords import (
 from sql.results import StatementResult
 from sql.statements import AlterUser, CreateUser, DropUser
 from sql.writing import DefinitionWriter, time_of
-from storage.catalog import UserDef
-
-USER_KIND = "user"
+from storage.catalog import USER_KIND, UserDef
 
 Mutation = Callable[[DefinitionWriter], StatementResult]
 T = TypeVar("T")

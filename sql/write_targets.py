@@ -11,15 +11,13 @@ from typing import TypeVar
 from sqlglot import exp
 
 from sql.errors import InvalidSql, PermissionDenied, SqlError
-from sql.identity import Identity, Role, may_write_shared
+from sql.identity import Role, may_write_shared
 from sql.rights import resolve_table
 from sql.scope import position
 from sql.system_tables import SYSTEM_NAMESPACES, SystemTables
 from storage.catalog import Catalog, TableDef, TableKind
 
 ErrorT = TypeVar("ErrorT", bound=SqlError)
-
-SHARED_PARTITION = ""
 
 
 def resolve_target(
@@ -49,11 +47,6 @@ def named_table(ast: exp.Insert | exp.Update | exp.Delete, catalog: Catalog, nam
     target = ast.this
     node = target.this if isinstance(target, exp.Schema) else target
     return catalog.table(node.db or namespace, node.name) if isinstance(node, exp.Table) else None
-
-
-def partition_of(table: TableDef, identity: Identity) -> str:
-    """The partition that the caller reads and writes."""
-    return identity.user if table.kind is TableKind.USER else SHARED_PARTITION
 
 
 def located(kind: type[ErrorT], message: str, node: exp.Expr) -> ErrorT:

@@ -136,10 +136,14 @@ class NamespaceDef(msgspec.Struct, frozen=True):
     options: dict[str, object] = msgspec.field(default_factory=dict)
 
 
+USER_KIND = "user"
+"""The object kind of accounts."""
+
+
 class UserDef(msgspec.Struct, frozen=True):
     """An account; the name is the user id. `password_hash` is an argon2id string or None (cannot log in).
 
-    Times are microseconds since the epoch. Stored under object kind `user`.
+    Times are microseconds since the epoch.
     """
 
     user_id: str

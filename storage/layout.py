@@ -187,9 +187,9 @@ def storage_value(scalar: pa.Scalar) -> object:
     return scalar.as_py()
 
 
-def encode_initial(value: pa.Scalar) -> bytes:
-    """`ColumnDef.initial` for a value."""
-    batch = pa.record_batch([pa.array([value.as_py()], value.type)], names=["value"])
+def encode_initial(value: pa.Array) -> bytes:
+    """`ColumnDef.initial` for a value, given as an array of one."""
+    batch = pa.record_batch([value], names=["value"])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)

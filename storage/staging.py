@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from storage.batches import Seqs, own_row
 from storage.catalog import TableDef
+from storage.contiguous import one_array
 from storage.keys import index_key_prefix, partition_key, row_key_prefix
 from storage.layout import TableLayout, layout_of
 from storage.reading import without
@@ -237,17 +238,9 @@ def stored_columns(layout: TableLayout, rows: pa.Table) -> list[pa.Array]:
     """The user columns of a table by name, one array each, with the layout's types."""
     arrays = []
     for name, wanted in zip(layout.names, layout.types, strict=True):
-        column = rows.column(name)
-        array = column.chunk(0) if column.num_chunks == 1 else _combine(column)
+        array = one_array(rows.column(name))
         arrays.append(array if array.type == wanted else array.cast(wanted))
     return arrays
-
-
-def _combine(column: pa.ChunkedArray) -> pa.Array:
-    combined = column.combine_chunks()
-    if isinstance(combined, pa.ChunkedArray):
-        return pa.concat_arrays(combined.chunks) if combined.num_chunks else pa.array([], column.type)
-    return combined
 
 
 def batch_of(

@@ -15,14 +15,14 @@ from server.auth import errors
 from server.auth.authenticator import lacks_setup
 from server.auth.context import AuthContext
 from server.auth.options import ROOT, AuthOptions
-from server.auth.store import USER_KIND, Reader, Store, Writer, find_account
+from server.auth.store import Reader, Store, Writer, find_account
 from server.errors import HttpError
 from sql.errors import ExecutionError
 from sql.identity import Role
 from sql.names import check_user_id
 from sql.namespaces import DEFAULT_NAMESPACE
 from sql.passwords import WeakPassword, check_policy, hash_password
-from storage.catalog import NamespaceDef, UserDef
+from storage.catalog import USER_KIND, NamespaceDef, UserDef
 
 NEEDS_SETUP = "Server requires initial setup: POST /v1/api/auth/setup with a user, a password and a root_password."
 CONFIGURED = "Server is configured."

@@ -17,8 +17,8 @@ from collections import OrderedDict
 import msgspec
 
 from server.auth.options import SECOND, AuthOptions
-from server.auth.store import USER_KIND, Store, Writer, find_account
-from storage.catalog import UserDef
+from server.auth.store import Store, Writer, find_account
+from storage.catalog import USER_KIND, UserDef
 from storage.errors import StorageError
 from storage.submission import Commit
 

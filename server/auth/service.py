@@ -12,10 +12,11 @@ from server.auth.cookies import Cookies
 from server.auth.hashing import PasswordThreads
 from server.auth.lockout import Strangers
 from server.auth.options import AuthOptions
-from server.auth.store import FAMILY_KIND, USER_KIND, Store
+from server.auth.store import FAMILY_KIND, Store
 from server.auth.tokens import Tokens
 from server.config import Config
 from sql.passwords import HashParameters, PolicyOptions
+from storage.catalog import USER_KIND
 from storage.seams import Clock
 
 

@@ -22,10 +22,10 @@ from server.auth.sessions import (
     rotate,
     seconds_until,
 )
-from server.auth.store import USER_KIND, Writer, find_account, read_account, role_of
+from server.auth.store import Writer, find_account, read_account, role_of
 from server.auth.tokens import Claims, TokenRefused, TokenType
 from sql.identity import Role
-from storage.catalog import UserDef
+from storage.catalog import USER_KIND, UserDef
 
 PURGE_INTERVAL_SECONDS = 3600.0
 REMOTE = "Access denied: this account cannot be used from a remote address"

@@ -9,10 +9,9 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from sql.identity import Role
-from storage.catalog import Catalog, NamespaceDef, UserDef
+from storage.catalog import USER_KIND, Catalog, NamespaceDef, UserDef
 from storage.submission import Commit
 
-USER_KIND = "user"
 FAMILY_KIND = "refresh_family"
 
 T = TypeVar("T")

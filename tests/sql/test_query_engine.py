@@ -22,7 +22,6 @@ from sql.parameters import json_kind
 from sql.plan import Path as PlanPath
 from sql.plan import QueryPlan
 from sql.query import Execution, QueryRuntime, run_query, stream_query
-from sql.read_view import ReadView
 from sql.scanning import in_key_order
 from sql.statements import Explain
 from sql.system_tables import default_registry
@@ -32,6 +31,7 @@ from storage.engine import StorageEngine
 from storage.errors import SnapshotExpired
 from storage.transaction import Transaction
 from storage.types import BIGINT, DOUBLE, TEXT
+from storage.views import ReadView
 from tests.sql.query_support import ALICE, BOB, rows_of, table
 
 ROWS = 200_000

@@ -183,7 +183,7 @@ def test_refused(column_type: ColumnType, value: Any, why: str) -> None:
     assert len(caught.value.message) < 250
 
 
-@pytest.mark.parametrize("column_type", {case[0] for case in ACCEPTED}, ids=str)
+@pytest.mark.parametrize("column_type", dict.fromkeys(case[0] for case in ACCEPTED), ids=str)
 def test_null_passes(column_type: ColumnType) -> None:
     assert from_json(None, column_type, "c") is None
 

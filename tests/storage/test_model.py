@@ -219,7 +219,7 @@ class EngineMachine(RuleBasedStateMachine):
             return
         value = len(old.columns)
         column = ColumnDef(
-            old.next_column_id, f"c{value}", BIGINT, initial=encode_initial(pa.scalar(-value, pa.int64()))
+            old.next_column_id, f"c{value}", BIGINT, initial=encode_initial(pa.array([-value], pa.int64()))
         )
         self.table = msgspec.structs.replace(
             old,
