@@ -31,6 +31,7 @@ import pyarrow as pa
 
 from storage.environment import SMALLEST_MAP, Environment, Txn, code_of, free_bytes, full_sentence, is_full
 from storage.errors import StorageClosed, StorageError, StorageFull, StoragePoisoned
+from storage.feed import newest_timestamp
 from storage.options import StorageOptions
 from storage.reading import Reader
 from storage.seams import Clock
@@ -71,7 +72,7 @@ class Committer:
         self._on_commit = on_commit
         self._on_reopen = on_reopen
         self._next_seq = state.seq + 1
-        self._last_us = 0
+        self._last_us = self._newest_timestamp()
         self._expected = 0
         self._stop = threading.Event()
         self.state = state
@@ -213,6 +214,14 @@ class Committer:
         now = max(self._clock.now_us(), self._last_us)
         return WriteTransaction(txn, reader, self.state.catalog, self._next_seq, self._counters, now, direct=direct)
 
+    def _newest_timestamp(self) -> int:
+        """The time of the newest stored commit, which later ones are not to fall behind, whatever the clock says."""
+        txn = self._environment.begin_read()
+        try:
+            return newest_timestamp(Reader(txn, self._environment.dbs, self._registry.memory))
+        finally:
+            txn.abort()
+
     @staticmethod
     def _run_works(wtxn: WriteTransaction, group: list[Submission]) -> None:
         """Run each work; one that raises fails alone (in direct mode it is the only one)."""
@@ -324,6 +333,7 @@ class Committer:
                 self._environment.open()
                 self._registry.reset()
                 self.state = self._registry.newest()
+                self._last_us = max(self._last_us, self._newest_timestamp())
                 break
             except (lmdb.Error, OSError, MemoryError, StorageError) as error:
                 log.error("the storage cannot be reopened yet: %s", error)

@@ -28,7 +28,7 @@ from storage.changes import (
     decode_commit,
 )
 from storage.environment import LOG_TRUNCATED, read_number
-from storage.errors import LogTruncated
+from storage.errors import LogTruncated, StorageCorrupt
 from storage.keys import parse_seq_key, seq_key
 from storage.reading import Reader
 from storage.snapshots import Snapshot
@@ -226,3 +226,15 @@ def read_log(reader: Reader, position: int, count: int) -> list[tuple[int, Commi
             found.append((first_seq, record))
         more = cursor.next()
     return found
+
+
+def newest_timestamp(reader: Reader) -> int:
+    """When the newest commit of the log was made; 0 when there is none, or none that can be read."""
+    cursor = reader.txn.cursor(db=reader.dbs.commits)
+    if not cursor.last():
+        return 0
+    try:
+        return decode_commit(parse_seq_key(bytes(cursor.key())), cursor.value()).timestamp_us
+    except StorageCorrupt as error:
+        log.error("the time of the newest commit is not known: %s", error)
+        return 0
