@@ -200,6 +200,8 @@ class Simulation:
         self.reopen()
         for follower in self.followers:
             self.catch_up(follower, 10_000)
+        stamps = [stamp for _, stamp in sorted(self.stamps.items())]
+        assert stamps == sorted(stamps)
         assert self.engine.check() == []
         self.compare_all()
 
