@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conformance import LONGEST, PASSWORD, error, ok
+from tests.e2e.conformance import LONGEST, PASSWORD, Visitor, error, ok
 from tests.e2e.conftest import Serve
 from tests.e2e.running import RunningServer
 
@@ -24,31 +25,19 @@ SETUP = {
 }  # fmt: skip
 
 
-class Visitor:
-    """A client without a token that keeps no cookies either."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def get(self, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
-        return httpx.get(self.url + path, headers=headers, timeout=30)
-
-    def post(self, path: str, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
-        return httpx.post(self.url + path, headers=headers, timeout=30, **body)
+@pytest.fixture(scope="module")
+def visitor(server: RunningServer) -> Iterator[Visitor]:
+    with Visitor(server.url) as client:
+        yield client
 
 
-@pytest.fixture
-def visitor(server: RunningServer) -> Visitor:
-    return Visitor(server.url)
+def login(visitor: Visitor, **body: Any) -> httpx.Response:
+    return visitor.post(f"{AUTH}/login", json=body)
 
 
-def login(server: RunningServer, **body: Any) -> httpx.Response:
-    return httpx.post(f"{server.url}{AUTH}/login", json=body, timeout=30)
-
-
-def admin(server: RunningServer, **headers: str) -> httpx.Response:
-    body = {"user": server.user, "password": server.password}
-    answer = httpx.post(f"{server.url}{AUTH}/login", json=body, headers=headers, timeout=30)
+def admin(visitor: Visitor, **headers: str) -> httpx.Response:
+    body = {"user": RunningServer.user, "password": RunningServer.password}
+    answer = visitor.post(f"{AUTH}/login", json=body, headers=headers)
     assert answer.status_code == 200, answer.text[:LONGEST]
     return answer
 
@@ -117,19 +106,19 @@ def check_pair(answer: httpx.Response, name: str, role: str) -> dict[str, Any]:
     return body
 
 
-def test_login(server: RunningServer) -> None:
-    body = check_pair(admin(server), "admin", "dba")
+def test_login(server: RunningServer, visitor: Visitor) -> None:
+    body = check_pair(admin(visitor), "admin", "dba")
     with server.client_of(body["access_token"]) as client:
         assert ok(client.post("/v1/api/sql", json={"sql": "SELECT CURRENT_USER()"}))[0]["rows"] == [["admin"]]
-    check_pair(login(server, username="admin", password=server.password), "admin", "dba")
-    check_pair(login(server, user="root", password=server.root_password), "root", "system")
+    check_pair(login(visitor, username="admin", password=server.password), "admin", "dba")
+    check_pair(login(visitor, user="root", password=server.root_password), "root", "system")
     for role in ("user", "service"):
         server.sql(f"CREATE USER 'login_{role}' WITH PASSWORD '{PASSWORD}' ROLE {role}")
-        check_pair(login(server, user=f"login_{role}", password=PASSWORD), f"login_{role}", role)
+        check_pair(login(visitor, user=f"login_{role}", password=PASSWORD), f"login_{role}", role)
 
 
-def test_cookies_are_secure_behind_https(server: RunningServer) -> None:
-    found = cookies(admin(server, **{"X-Forwarded-Proto": "https"}))
+def test_cookies_are_secure_behind_https(server: RunningServer, visitor: Visitor) -> None:
+    found = cookies(admin(visitor, **{"X-Forwarded-Proto": "https"}))
     assert set(found) == COOKIES
     assert all("secure" in attributes for _, attributes in found.values())
 
@@ -155,8 +144,8 @@ def test_cookies_are_secure_behind_https(server: RunningServer) -> None:
     ],
     ids=lambda value: repr(value)[:48],
 )
-def test_login_refusals(server: RunningServer, body: dict[str, Any], status: int, code: str) -> None:
-    answer = login(server, **body)
+def test_login_refusals(visitor: Visitor, body: dict[str, Any], status: int, code: str) -> None:
+    answer = login(visitor, **body)
     found = failure(answer)
     assert found[:2] == (status, code)
     assert not cookies(answer)
@@ -174,7 +163,7 @@ def test_unreadable_bodies(visitor: Visitor, route: str, content: bytes) -> None
 
 
 def test_me(server: RunningServer, visitor: Visitor) -> None:
-    token = admin(server).json()["access_token"]
+    token = admin(visitor).json()["access_token"]
     for headers in (
         {"Authorization": f"Bearer {token}"}, {"Cookie": f"kalamdb_auth={token}"}, {"Cookie": f"headrace_auth={token}"},
     ):  # fmt: skip
@@ -195,16 +184,14 @@ def test_me(server: RunningServer, visitor: Visitor) -> None:
         ({"Authorization": "Bearer {refresh}"}, "Invalid credentials"),
     ],
 )
-def test_me_needs_an_access_token(
-    server: RunningServer, visitor: Visitor, headers: dict[str, str], message: str
-) -> None:
-    refresh = admin(server).json()["refresh_token"]
+def test_me_needs_an_access_token(visitor: Visitor, headers: dict[str, str], message: str) -> None:
+    refresh = admin(visitor).json()["refresh_token"]
     sent = {name: value.format(refresh=refresh) for name, value in headers.items()}
     assert failure(visitor.get(f"{AUTH}/me", headers=sent)) == (401, "unauthorized", message)
 
 
 def test_a_refresh_token_opens_no_other_route(server: RunningServer, visitor: Visitor) -> None:
-    token = admin(server).json()["refresh_token"]
+    token = admin(visitor).json()["refresh_token"]
     answer = visitor.post("/v1/api/sql", json={"sql": "SELECT 1"}, headers={"Authorization": f"Bearer {token}"})
     assert error(answer)[:2] == (401, "INVALID_CREDENTIALS")
 
@@ -215,37 +202,37 @@ def test_refresh_rotates(server: RunningServer, visitor: Visitor, carrier: str) 
         headers = {"Authorization": f"Bearer {token}"} if carrier == "Bearer" else {"Cookie": f"{carrier}={token}"}
         return visitor.post(f"{AUTH}/refresh", headers=headers)
 
-    first = admin(server).json()
+    first = admin(visitor).json()
     second = check_pair(refresh(first["refresh_token"]), "admin", "dba")
     assert second["refresh_token"] != first["refresh_token"]
     assert second["access_token"] != first["access_token"]
     third = check_pair(refresh(second["refresh_token"]), "admin", "dba")
     assert failure(refresh(first["refresh_token"]))[:2] == (401, "unauthorized")
     assert failure(refresh(third["refresh_token"]))[:2] == (401, "unauthorized"), "reuse revokes the family"
-    fresh = {"Authorization": f"Bearer {admin(server).json()['access_token']}"}
+    fresh = {"Authorization": f"Bearer {admin(visitor).json()['access_token']}"}
     assert visitor.get(f"{AUTH}/me", headers=fresh).status_code == 200
 
 
 def test_refresh_takes_the_cookie_first_and_no_access_token(server: RunningServer, visitor: Visitor) -> None:
-    body = admin(server).json()
+    body = admin(visitor).json()
     both = {"Cookie": f"kalamdb_refresh={body['refresh_token']}", "Authorization": f"Bearer {body['access_token']}"}
     check_pair(visitor.post(f"{AUTH}/refresh", headers=both), "admin", "dba")
     assert failure(visitor.post(f"{AUTH}/refresh")) == (401, "unauthorized", "Authentication required")
-    only = {"Authorization": f"Bearer {admin(server).json()['access_token']}"}
+    only = {"Authorization": f"Bearer {admin(visitor).json()['access_token']}"}
     found = failure(visitor.post(f"{AUTH}/refresh", headers=only))
     assert found == (401, "unauthorized", "Refresh endpoint requires a refresh token")
 
 
 def test_refresh_ends_with_the_role(server: RunningServer, visitor: Visitor) -> None:
     server.sql(f"CREATE USER 'changing' WITH PASSWORD '{PASSWORD}' ROLE user")
-    token = login(server, user="changing", password=PASSWORD).json()["refresh_token"]
+    token = login(visitor, user="changing", password=PASSWORD).json()["refresh_token"]
     server.sql("ALTER USER 'changing' SET ROLE service")
     answer = visitor.post(f"{AUTH}/refresh", headers={"Authorization": f"Bearer {token}"})
     assert failure(answer)[:2] == (401, "unauthorized")
 
 
 def test_logout_clears_all_cookies_and_revokes(server: RunningServer, visitor: Visitor) -> None:
-    body = admin(server).json()
+    body = admin(visitor).json()
     sent = {"Cookie": f"kalamdb_auth={body['access_token']}; kalamdb_refresh={body['refresh_token']}"}
     for headers in (sent, {}):
         answer = visitor.post(f"{AUTH}/logout", headers=headers)
@@ -261,18 +248,11 @@ def test_logout_clears_all_cookies_and_revokes(server: RunningServer, visitor: V
     assert visitor.post(f"{AUTH}/refresh", headers=sent).status_code == 401
 
 
-def test_the_reference_cookies_can_be_switched_off(serve: Serve) -> None:
-    running = serve(HEADRACE_COMPAT_KALAMDB_COOKIES="false").set_up()
-    assert set(cookies(admin(running))) == {"headrace_auth", "headrace_refresh"}
-    sent = {"Cookie": f"kalamdb_auth={running.token}"}
-    assert httpx.get(f"{running.url}{AUTH}/me", headers=sent).status_code == 401
-
-
-def test_wrong_passwords_lock_the_account(server: RunningServer) -> None:
+def test_wrong_passwords_lock_the_account(server: RunningServer, visitor: Visitor) -> None:
     server.sql(f"CREATE USER 'locked' WITH PASSWORD '{PASSWORD}' ROLE user")
-    found = [failure(login(server, user="locked", password="wrong"))[:2] for _ in range(5)]
+    found = [failure(login(visitor, user="locked", password="wrong"))[:2] for _ in range(5)]
     assert set(found[:4]) == {(401, "unauthorized")}
-    status, code, text = failure(login(server, user="locked", password=PASSWORD))
+    status, code, text = failure(login(visitor, user="locked", password=PASSWORD))
     assert (status, code) == (401, "account_locked")
     assert re.search(r"\b1[45] minutes\b", text)
     (row,) = server.rows("SELECT failed_login_attempts, locked_until FROM system.users WHERE user_id = 'locked'")
@@ -281,8 +261,8 @@ def test_wrong_passwords_lock_the_account(server: RunningServer) -> None:
 
 
 def test_the_first_run(serve: Serve) -> None:
-    running = serve()
-    with httpx.Client(base_url=running.url, timeout=30) as client:
+    running = serve(HEADRACE_COMPAT_KALAMDB_COOKIES="false")
+    with Visitor(running.url) as client:
         status = client.get(f"{AUTH}/status")
         assert list(status.json()) == ["needs_setup", "message"]
         assert status.json()["needs_setup"] is True
@@ -312,4 +292,8 @@ def test_the_first_run(serve: Serve) -> None:
         assert client.get(f"{AUTH}/status").json()["needs_setup"] is False
         assert failure(client.post(f"{AUTH}/setup", json=SETUP))[:2] == (409, "already_configured")
         for user, password in (("admin", SETUP["password"]), ("root", SETUP["root_password"])):
-            assert client.post(f"{AUTH}/login", json={"user": user, "password": password}).status_code == 200
+            answer = login(client, user=user, password=password)
+            assert answer.status_code == 200
+            assert set(cookies(answer)) == {"headrace_auth", "headrace_refresh"}, "those of the reference are off"
+        theirs = {"Cookie": f"kalamdb_auth={answer.json()['access_token']}"}
+        assert failure(client.get(f"{AUTH}/me", headers=theirs))[:2] == (401, "unauthorized")

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.e2e.conformance import LONGEST, error, ok
+from tests.e2e.conformance import LONGEST, Visitor, error, ok
 from tests.e2e.running import RunningServer
 
 SQL = "/v1/api/sql"
 ORIGIN = {"Origin": "https://app.example"}
+
+
+@pytest.fixture(scope="module")
+def visitor(server: RunningServer) -> Iterator[Visitor]:
+    with Visitor(server.url) as client:
+        yield client
 
 
 def send(server: RunningServer, content: bytes, content_type: str | None) -> httpx.Response:
@@ -93,18 +100,20 @@ def test_unreadable_payloads(server: RunningServer, content: bytes, content_type
         ({"Authorization": "Bearer {token}x"}, "INVALID_CREDENTIALS", "Invalid credentials"),
     ],
 )
-def test_bearer_errors(server: RunningServer, headers: dict[str, str], code: str, message: str) -> None:
+def test_bearer_errors(
+    server: RunningServer, visitor: Visitor, headers: dict[str, str], code: str, message: str
+) -> None:
     filled = {name: value.format(token=server.token) for name, value in headers.items()}
-    answer = httpx.post(server.url + SQL, json={"sql": "SELECT 1"}, headers=filled)
+    answer = visitor.post(SQL, json={"sql": "SELECT 1"}, headers=filled)
     found = error(answer)
     assert found == (401, code, message, None)
     assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
 
 
 @pytest.mark.parametrize("scheme", ["Bearer {}", "bearer {}", "BEARER {}", "Bearer  {}"])
-def test_the_scheme_is_case_insensitive(server: RunningServer, scheme: str) -> None:
+def test_the_scheme_is_case_insensitive(server: RunningServer, visitor: Visitor, scheme: str) -> None:
     headers = {"Authorization": scheme.format(server.token)}
-    assert ok(httpx.post(server.url + SQL, json={"sql": "SELECT 1"}, headers=headers))
+    assert ok(visitor.post(SQL, json={"sql": "SELECT 1"}, headers=headers))
 
 
 @pytest.mark.parametrize(
@@ -122,9 +131,9 @@ def test_the_scheme_is_case_insensitive(server: RunningServer, scheme: str) -> N
         ("/v1/api/cluster/health", {"GET", "HEAD"}),
     ],
 )
-def test_methods(server: RunningServer, path: str, allowed: set[str]) -> None:
+def test_methods(visitor: Visitor, path: str, allowed: set[str]) -> None:
     for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
-        answer = httpx.request(method, server.url + path)
+        answer = visitor.request(method, path)
         assert answer.headers["X-Request-ID"]
         if method in allowed:
             assert answer.status_code != 405, method
@@ -154,12 +163,12 @@ def test_routes_that_are_not_there(server: RunningServer, method: str, path: str
     assert answer.headers["X-Request-ID"]
 
 
-def test_every_answer_carries_the_request_id(server: RunningServer) -> None:
+def test_every_answer_carries_the_request_id(server: RunningServer, visitor: Visitor) -> None:
     mine = {"X-Request-ID": "client-7"}
     answers = [
         server.client.post(SQL, json={"sql": "SELECT 1"}, headers=mine),
         server.client.post(SQL, json={"sql": "SELEC"}, headers=mine),
-        httpx.post(server.url + SQL, json={"sql": "SELECT 1"}, headers=mine),
+        visitor.post(SQL, json={"sql": "SELECT 1"}, headers=mine),
         server.client.get("/nowhere", headers=mine),
         server.client.get(SQL, headers=mine),
         server.client.get("/health", headers=mine),
@@ -173,10 +182,10 @@ def test_every_answer_carries_the_request_id(server: RunningServer) -> None:
     assert len(set(own)) == 3
 
 
-def test_a_preflight_lets_browsers_send_what_they_need(server: RunningServer) -> None:
+def test_a_preflight_lets_browsers_send_what_they_need(visitor: Visitor) -> None:
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
     for path in (SQL, "/v1/api/auth/login", "/v1/api/topics/consume"):
-        answer = httpx.options(server.url + path, headers={**ORIGIN, **asked})
+        answer = visitor.request("OPTIONS", path, headers={**ORIGIN, **asked})
         assert answer.status_code == 204
         assert answer.content == b""
         assert answer.headers["Access-Control-Allow-Origin"] in {"*", ORIGIN["Origin"]}
@@ -186,11 +195,11 @@ def test_a_preflight_lets_browsers_send_what_they_need(server: RunningServer) ->
         assert answer.headers["Access-Control-Max-Age"] == "3600"
 
 
-def test_answers_to_other_origins_can_be_read(server: RunningServer) -> None:
+def test_answers_to_other_origins_can_be_read(server: RunningServer, visitor: Visitor) -> None:
     answers = [
         server.client.post(SQL, json={"sql": "SELECT 1"}, headers=ORIGIN),
         server.client.post(SQL, json={"sql": "SELEC"}, headers=ORIGIN),
-        httpx.post(server.url + SQL, json={"sql": "SELECT 1"}, headers=ORIGIN),
+        visitor.post(SQL, json={"sql": "SELECT 1"}, headers=ORIGIN),
         server.client.get("/nowhere", headers=ORIGIN),
     ]
     assert all(answer.headers["Access-Control-Allow-Origin"] in {"*", ORIGIN["Origin"]} for answer in answers)
@@ -250,16 +259,16 @@ def test_multipart_mistakes(server: RunningServer, fields: dict[str, str], code:
 
 
 @pytest.mark.parametrize("path", ["/health", "/v1/api/healthcheck"])
-def test_health(server: RunningServer, path: str) -> None:
-    answer = httpx.get(server.url + path)
+def test_health(visitor: Visitor, path: str) -> None:
+    answer = visitor.get(path)
     assert answer.headers["Content-Type"] == "application/json"
     assert list(answer.json()) == ["status", "version", "api_version", "build_date"]
     assert all(isinstance(value, str) for value in answer.json().values())
-    assert httpx.head(server.url + path).content == b""
+    assert visitor.request("HEAD", path).content == b""
 
 
-def test_cluster_health(server: RunningServer) -> None:
-    body = httpx.get(f"{server.url}/v1/api/cluster/health").json()
+def test_cluster_health(visitor: Visitor) -> None:
+    body = visitor.get("/v1/api/cluster/health").json()
     numbers = ("total_groups", "groups_leading", "current_term", "last_applied", "millis_since_quorum_ack")
     assert {"status", "version", "build_date", "is_cluster_mode", "cluster_id", "node_id", "is_leader", "nodes",
             *numbers} <= set(body)  # fmt: skip
