@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from sql.duck import DuckPool, DuckSession, translated
+from sql.duck import DuckPool, translated
 from sql.duck_plan import scan_types
 from sql.duck_results import result_batch, result_schema
 from sql.duck_types import to_duck_column
-from sql.errors import MemoryLimitExceeded
+from sql.errors import MemoryLimitExceeded, QueryTimeout
 from sql.expressions import NotCovered
 from sql.functions import FunctionContext
 from sql.generate import duck_value
@@ -120,8 +120,8 @@ def _duck_batches(
         _pinned(run.view),
         translated(positions=plan.positions, columns=known, scans=names, control=run.control),
         runtime.pool.lease(run.control) as session,
-        _until_expired(run.view, run.control, session),
     ):
+        _stop_with_lease(run.view, run.control)
         system = runtime.system_context(run.identity)
         for scan in plan.scans:
             rows = read_scan(scan, run.view, run.identity, values, system)
@@ -149,21 +149,8 @@ def _pinned(view: ReadView) -> contextlib.AbstractContextManager[object]:
     return pin() if pin is not None else contextlib.nullcontext()
 
 
-@contextlib.contextmanager
-def _until_expired(view: ReadView, control: Control, session: DuckSession) -> Iterator[None]:
-    """Interrupt the session when the snapshot's lease runs out while the block runs."""
+def _stop_with_lease(view: ReadView, control: Control) -> None:
+    """Let the end of the snapshot's lease stop what runs under the control."""
     on_expire = getattr(view, "on_expire", None)
-    if on_expire is None:
-        yield
-        return
-    running = [session]
-
-    def stop() -> None:
-        for current in running:
-            current.interrupt()
-
-    on_expire(stop)
-    try:
-        yield
-    finally:
-        running.clear()
+    if on_expire is not None:
+        on_expire(lambda: control.stop(QueryTimeout("The statement held its snapshot longer than the lease allows.")))
