@@ -218,7 +218,9 @@ class SecuritySection(msgspec.Struct, frozen=True):
 class ExecutionSection(msgspec.Struct, frozen=True):
     """Bounds of a statement."""
 
-    handler_timeout_seconds: Annotated[float, Meta(gt=0, description="Longest time of a statement")] = 30.0
+    handler_timeout_seconds: Annotated[float, Meta(gt=0, description="Longest time of all statements of a request")] = (
+        30.0
+    )
     stream_timeout_seconds: Annotated[
         float, Meta(gt=0, description="Longest time of a result in a streaming format")
     ] = 300.0
