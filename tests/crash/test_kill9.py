@@ -91,7 +91,7 @@ def play_round(server: RunningServer, clients: list[Client], book: Book, chance:
     book.verify(contents)
     writers = Writers(clients, server.url, server.token)
     try:
-        writers.gate.wait_for(chance.randrange(1, 300))
+        writers.gate.wait_for(chance.randrange(1, 200))
         assert server.process is not None
         try:
             server.process.wait(chance.uniform(0, 0.01))
