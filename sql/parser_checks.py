@@ -35,7 +35,6 @@ _FORBIDDEN: dict[type[exp.Expr], str] = {
     exp.Drop: "DROP inside another statement is",
     exp.Insert: "INSERT inside another statement is",
     exp.Into: "SELECT … INTO is",
-    exp.JSONBExtract: "The operator #> (write -> for each step) is",
     exp.JSONBExtractScalar: "The operator #>> (write -> for each step) is",
     exp.Lock: "FOR UPDATE and FOR SHARE are",
     exp.MatchRecognize: "MATCH_RECOGNIZE is",
@@ -103,7 +102,9 @@ def check_tree(tree: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
     return root
 
 
-_CHECKED = frozenset({exp.Placeholder, exp.Parameter, exp.Select, exp.Cast, exp.TryCast, exp.JSONBContainsTopKey})
+_CHECKED = frozenset({
+    exp.Placeholder, exp.Parameter, exp.Select, exp.Cast, exp.TryCast, exp.JSONBContainsTopKey, exp.JSONBExtract,
+})  # fmt: skip
 
 
 def _check(node: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
@@ -118,6 +119,10 @@ def _check(node: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
         replacement = exp.Anonymous(this="json_exists", expressions=[node.this, node.expression])
         node.replace(replacement)
         return replacement
+    elif isinstance(node, exp.JSONBExtract):  # an arrow that `parser_queries` kept from being a lambda's
+        arrow = exp.JSONExtract(this=node.this, expression=node.expression, only_json_types=False)
+        node.replace(arrow)
+        return arrow
     else:
         _check_cast(node, source, tokens)
     return node

@@ -38,7 +38,7 @@ def parse_expression(tokens: list[Token], source: Source, end: int) -> exp.Expre
 
 
 def _parse(tokens: list[Token], source: Source, into: type[exp.Expr] | None) -> exp.Expr:
-    tokens = _prepared(tokens)
+    tokens = _prepared(tokens, source)
     parser = _DIALECT.parser(error_level=ErrorLevel.IMMEDIATE, max_nodes=200 + 30 * len(tokens))
     try:
         trees = parser.parse_into(into, tokens, source.text) if into else parser.parse(tokens, source.text)
@@ -55,13 +55,19 @@ def _parse(tokens: list[Token], source: Source, into: type[exp.Expr] | None) -> 
     return tree
 
 
-def _prepared(tokens: list[Token]) -> list[Token]:
+def _prepared(tokens: list[Token], source: Source) -> list[Token]:
     """The tokens with what sqlglot reads otherwise than we mean replaced.
 
     `ARRAY[…]` is `[…]`, because sqlglot would try each nesting of it twice; a bare DECIMAL in a cast is
-    DECIMAL(38,10) as in a table, where DuckDB's is DECIMAL(18,3).
+    DECIMAL(38,10) as in a table, where DuckDB's is DECIMAL(18,3); `->` is an operator on JSON also where a function's
+    argument begins with it, unless the function takes lambdas.
     """
     kinds = {token.token_type for token in tokens}
+    if TokenType.HASH_ARROW in kinds:
+        start = next(token.start for token in tokens if token.token_type is TokenType.HASH_ARROW)
+        raise source.error("The operator #> (write -> for each step) is not supported.", start, Unsupported)
+    if TokenType.ARROW in kinds:
+        tokens = _with_json_arrows(tokens)
     if TokenType.ARRAY in kinds:
         tokens = [token for token, after in pairwise([*tokens, tokens[-1]]) if not _is_array_word(token, after)]
     if TokenType.DECIMAL not in kinds:
@@ -94,6 +100,38 @@ _DECIMAL = (
     (TokenType.NUMBER, "10"),
     (TokenType.R_PAREN, ")"),
 )
+
+
+def _with_json_arrows(tokens: list[Token]) -> list[Token]:
+    """The tokens with every arrow that sqlglot would take for a lambda's, and that is none, as another operator.
+
+    sqlglot reads `f(x -> 'k')` as a lambda whatever f is. `check_tree` turns the other operator into the arrow's.
+    """
+    prepared = list(tokens)
+    lambdas: list[bool] = []
+    for index, token in enumerate(tokens):
+        kind = token.token_type
+        if kind in _OPENING:
+            lambdas.append(kind is TokenType.L_PAREN and index > 0 and tokens[index - 1].text in _WITH_LAMBDAS)
+        elif kind in _CLOSING:
+            del lambdas[-1:]
+        elif (
+            kind is TokenType.ARROW
+            and lambdas[-1:] == [False]
+            and (tokens[index - 2].token_type in _BEFORE_ARGUMENT or tokens[index - 1].token_type in _CLOSING)
+        ):
+            prepared[index] = Token(TokenType.HASH_ARROW, "->", token.line, token.col, token.start, token.end)
+    return prepared
+
+
+_OPENING = frozenset({TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE})
+_CLOSING = frozenset({TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE})
+_BEFORE_ARGUMENT = frozenset({*_OPENING, TokenType.COMMA})
+_WITH_LAMBDAS = frozenset(
+    f"{prefix}{name}"
+    for name in ("apply", "transform", "filter", "reduce")
+    for prefix in ("", "list_", "array_")
+)  # fmt: skip
 
 
 def _is_array_word(token: Token, after: Token) -> bool:
