@@ -132,7 +132,7 @@ class _Engine:
         kinds_matter = False
         asked = {parameter_index(node) or 0 for node in self._tree.find_all(exp.Placeholder)} - types.keys()
         if not asked:
-            return signature, kinds_matter, called
+            return self._known(session, signature, types), kinds_matter, called
         for index in sorted(asked):
             known = parameter_type(signature.parameters.get(index, "UNKNOWN"))
             if known is None:
@@ -142,7 +142,14 @@ class _Engine:
                 known = (_KIND_TYPES[kinds[index - 1]], False)
             types[index] = known
         text, positions = self._generate(types)
-        return self._bind(session, text, positions), kinds_matter, called
+        return self._known(session, self._bind(session, text, positions), types), kinds_matter, called
+
+    def _known(self, session: DuckSession, signature: Signature, types: ParameterTypes) -> Signature:
+        """The signature with its outputs: DuckDB puts off binding a table function whose argument is a parameter."""
+        if signature.types:
+            return signature
+        text, positions = generate(self._tree, types, marked=self._marked, as_nulls=True)
+        return self._bind(session, text, positions)
 
     def final(self, signature: Signature) -> tuple[str, Positions]:
         """The text to run: with outputs brought to types that we have. `sign` comes first."""
@@ -184,10 +191,15 @@ def _known_columns(scan: Scan) -> list[str]:
 
 
 def _any_lists(tree: exp.Expr, uses: Sequence[TableUse]) -> ParameterTypes:
-    """`column = ANY($n)`: a list of the column's type (of texts where the column is not one of a table)."""
+    """`column = ANY($n)`, `<> ALL($n)`: a list of the column's type (of texts where it is not one of a table)."""
     found: ParameterTypes = {}
-    for node in tree.find_all(exp.Any):
-        index = parameter_index(node.this)
+    for node in tree.find_all(exp.Any, exp.Anonymous):
+        if isinstance(node, exp.Any):
+            index = parameter_index(node.this)
+        elif node.name.lower() == "all" and len(node.expressions) == 1:
+            index = parameter_index(node.expressions[0])
+        else:
+            continue
         comparison = node.parent
         if index is None or not isinstance(comparison, exp.Binary):
             continue

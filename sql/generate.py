@@ -44,11 +44,12 @@ def quote_and_mark(tree: exp.Expr) -> bool:
 
 
 def generate(
-    tree: exp.Expr, parameters: Mapping[int, tuple[ColumnType, bool]], *, marked: bool
+    tree: exp.Expr, parameters: Mapping[int, tuple[ColumnType, bool]], *, marked: bool, as_nulls: bool = False
 ) -> tuple[str, Positions]:
     """The text, with parameters as typed expressions where their type is known, and the positions in it.
 
-    When all are known, they are numbered without gaps, in the order of their indexes.
+    When all are known, they are numbered without gaps, in the order of their indexes. With `as_nulls` a typed NULL
+    stands for each.
     """
     if parameters:
         tree = copied(tree)
@@ -59,7 +60,7 @@ def generate(
         for node in nodes:
             known = parameters.get(int(node.name))
             if known is not None:
-                typed = _raw(parameter_sql(places[int(node.name)], *known))
+                typed = _raw(_null_sql(*known) if as_nulls else parameter_sql(places[int(node.name)], *known))
                 if node is tree:
                     tree = typed
                 else:
@@ -122,6 +123,10 @@ def parameter_sql(index: int, column_type: ColumnType, is_list: bool = False) ->
             return f"CAST(make_timestamp(CAST({name} AS BIGINT)) AS TIME)"
         case _:
             return f"CAST({name} AS {duck_name(column_type)})"
+
+
+def _null_sql(column_type: ColumnType, is_list: bool = False) -> str:
+    return f"CAST(NULL AS {duck_name(column_type)}{'[]' * is_list})"
 
 
 def _carrier(column_type: ColumnType) -> str:
