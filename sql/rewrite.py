@@ -70,6 +70,8 @@ def rewrite_bare_functions(tree: exp.Expr, uses: list[TableUse], hidden: HiddenP
         if _is_bare_function(column, uses):
             replacement = _replacement(exp.Anonymous(this=column.name), column.name.lower(), hidden)
             if replacement is not None:
+                if isinstance(column.parent, exp.Select) and column.arg_key == "expressions":
+                    replacement = exp.alias_(replacement, column.name, quoted=True, copy=False)
                 column.replace(replacement)
 
 
@@ -121,7 +123,10 @@ def _takes_nothing(node: exp.Func, name: str, arguments: list[exp.Expr]) -> None
 
 
 def _cosine_distance(node: exp.Func) -> exp.Expr:
-    """1 - cosine similarity as Float, 1.0 where a norm is 0, an error where the lengths differ."""
+    """1 - cosine similarity as Float, 1.0 where a norm is 0, an error where the lengths differ.
+
+    NULLs are told apart first: DuckDB's function trips over the elements of a NULL array.
+    """
     arguments = node.expressions or [a for a in (node.this, node.args.get("expression")) if a is not None]
     if len(arguments) != 2:
         raise invalid("COSINE_DISTANCE(a, b) takes two embeddings.", node)
@@ -129,7 +134,12 @@ def _cosine_distance(node: exp.Func) -> exp.Expr:
     distance = exp.Anonymous(this="list_cosine_distance", expressions=[left, right])
     return exp.cast(
         exp.Case(
-            ifs=[exp.If(this=exp.Anonymous(this="isnan", expressions=[distance]), true=exp.Literal.number("1.0"))],
+            ifs=[
+                exp.If(
+                    this=exp.or_(*(exp.Is(this=a.copy(), expression=exp.Null()) for a in arguments)), true=exp.Null()
+                ),
+                exp.If(this=exp.Anonymous(this="isnan", expressions=[distance]), true=exp.Literal.number("1.0")),
+            ],
             default=distance.copy(),
         ),
         "FLOAT",
