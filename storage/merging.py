@@ -6,8 +6,8 @@ merged into one, for the lowest such t: a stream of one-row commits is rewritten
 share of dead rows is high is rewritten alone.
 
 Building happens off the writer's thread, from a snapshot: live rows (in the present schema version) become new batches;
-superseded rows that the log still needs go to `history`, merged with the history batches that lie in the same range, so
-that those never overlap either.
+superseded rows that the log still needs go to `history`, into its batches or between them, so that those never overlap
+either.
 
 Applying happens in the writer, in one bounded slice: the sources must still be what they were; rows that died since the
 snapshot are translated by `_seq` into dead rows of the new batches; the sources are deleted.
@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from storage.batches import Seqs, encode_batch, read_header, seqs_of
+from storage.batches import MAX_ROWS, Seqs, encode_batch, read_header, seqs_of
 from storage.dead import EMPTY, Entries
 from storage.environment import LOG_TRUNCATED, Txn, read_number
 from storage.flushing import put_dead
@@ -31,6 +31,9 @@ from storage.layout import BY, SEQ, TableLayout
 from storage.options import StorageOptions
 from storage.reading import Reader, Stored
 from storage.writer import WriteTransaction
+
+HISTORY_BYTES = 8 << 20
+"""Bytes of a history batch, about."""
 
 
 class Candidate(NamedTuple):
@@ -135,11 +138,10 @@ def build(reader: Reader, layout: TableLayout, partition: bytes, run: Sequence[C
     known: dict[bytes, Entries] = {}
     live: list[pa.RecordBatch] = []
     gone: list[pa.RecordBatch] = []
-    low = high = 0
+    low = 0
     for candidate in run:
         batch = _stored(reader, candidate.key)
         low = low or batch.first_seq
-        high = batch.header.last_seq
         sources[batch.key] = batch.header.checksum
         entries = reader.dead_of(batch.key) if candidate.dead else EMPTY
         plan = layout.upgrade(batch.header.schema_version)
@@ -156,7 +158,7 @@ def build(reader: Reader, layout: TableLayout, partition: bytes, run: Sequence[C
             gone.append(with_by(rows.take(pa.array(needed["row"].astype(np.int64))), needed["seq"].astype(np.int64)))
     version = layout.table.schema_version
     outputs = _outputs(prefix, live, version)
-    old_history, new_history = _history(reader, layout, prefix, gone, low, high, truncated)
+    old_history, new_history = _history(reader, layout, prefix, gone, low, truncated)
     return Job(prefix, sources, known, outputs, old_history, new_history)
 
 
@@ -233,34 +235,63 @@ def _outputs(prefix: bytes, batches: Sequence[pa.RecordBatch], version: int) -> 
 
 
 def _history(
-    reader: Reader,
-    layout: TableLayout,
-    prefix: bytes,
-    gone: list[pa.RecordBatch],
-    low: int,
-    high: int,
-    truncated: int,
+    reader: Reader, layout: TableLayout, prefix: bytes, gone: list[pa.RecordBatch], low: int, truncated: int
 ) -> tuple[list[bytes], list[Output]]:
-    """The history batches that overlap the range, and those that replace them."""
+    """The history batches that superseded rows join, and what replaces them.
+
+    A row whose `_seq` lies inside a batch joins it; the others fill the gaps between batches. A gap's rows take the
+    batches before them along while those are smaller, so that there are few batches, and each row is rewritten a few
+    times in all however long the history of the merged range is. Only batches from `low` on are taken along: those
+    before may belong to another merge of the same slice.
+    """
     if not gone:
         return [], []
-    first = reader.around(prefix, low, history=True)
-    start = first.key if first is not None and first.header.last_seq >= low else prefix + low.to_bytes(8, "big")
-    stop = prefix + (high + 1).to_bytes(8, "big")
+    rows = _in_order(gone)
+    seqs = rows.column(0).to_numpy()
+    first = reader.around(prefix, int(seqs[0]), history=True)
+    start = prefix + int(seqs[0]).to_bytes(8, "big") if first is None else first.key
+    stop = prefix + (int(seqs[-1]) + 1).to_bytes(8, "big")
+    present = list(reader.stored(prefix, history=True, start=start, stop=stop))
+    slots = np.asarray([batch.first_seq for batch in present], np.int64).searchsorted(seqs, "right")
     old: list[bytes] = []
-    pieces = list(gone)
-    for batch in reader.stored(prefix, history=True, start=start, stop=stop):
-        old.append(batch.key)
-        plan = layout.upgrade(batch.header.schema_version, history=True)
-        rows = plan.batch(reader.decode(layout, batch, reader, history=True))
-        by = rows.column(rows.num_columns - 1).to_numpy()
-        pieces.append(rows if by.min() > truncated else rows.filter(pa.array(by > truncated)))
-    joined = pa.concat_batches(pieces)
+    new: list[Output] = []
+    for slot in np.unique(slots).tolist():
+        begin, end = slots.searchsorted([slot, slot + 1]).tolist()
+        joined: list[Stored] = []
+        before = present[slot - 1] if slot else None
+        if before is not None and before.header.last_seq > seqs[begin]:
+            joined.append(before)
+        else:
+            count = end - begin
+            while before is not None and before.first_seq >= low and _joins(before, count):
+                joined.append(before)
+                count += before.header.rows
+                before = reader.around(prefix, before.first_seq - 1, history=True) if slot == slots[0] else None
+        pieces = [rows.slice(begin, end - begin)]
+        for batch in joined:
+            old.append(batch.key)
+            found = layout.upgrade(batch.header.schema_version, history=True).batch(
+                reader.decode(layout, batch, reader, history=True)
+            )
+            by = found.column(found.num_columns - 1).to_numpy()
+            pieces.append(found if by.min() > truncated else found.filter(pa.array(by > truncated)))
+        whole = _in_order(pieces)
+        limit = min(MAX_ROWS, max(1, whole.num_rows * HISTORY_BYTES // max(whole.nbytes, 1)))
+        for start_row in range(0, whole.num_rows, limit):
+            new += _outputs(prefix, [whole.slice(start_row, limit)], layout.table.schema_version)
+    return old, new
+
+
+def _joins(batch: Stored, rows: int) -> bool:
+    """Whether a history batch is taken along by so many rows after it."""
+    count = batch.header.rows
+    return count <= rows and count + rows <= MAX_ROWS and len(batch.value) <= HISTORY_BYTES // 2
+
+
+def _in_order(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """The rows of all batches by `_seq`."""
+    joined = pa.concat_batches(batches)
     seqs = joined.column(0).to_numpy()
     if (seqs[1:] < seqs[:-1]).any():
         joined = joined.take(pa.array(seqs.argsort()))
-    limit = 65_536
-    new: list[Output] = []
-    for start_row in range(0, joined.num_rows, limit):
-        new += _outputs(prefix, [joined.slice(start_row, limit)], layout.table.schema_version)
-    return old, new
+    return joined

@@ -157,3 +157,24 @@ def test_merging_starts_where_the_last_run_left_off(folder: Path) -> None:
                 merged.set()
         with engine.snapshot() as snapshot:
             assert snapshot.count(table, "") == 40
+
+
+def test_a_row_that_never_changes_does_not_make_merges_rewrite_all_history(engine: StorageEngine) -> None:
+    table = create(engine)
+    engine.commit_sync(lambda wtxn: wtxn.insert(table, "", rows_of(table, [(0, "cold", 0), (1, "hot", 0)])))
+    rewritten = 0
+    before: dict[bytes, int] = {}
+    rows = rows_of(table, [(1, "hot", 1)])
+    for _ in range(64):
+        for _ in range(16):
+            engine.commit_sync(lambda wtxn: wtxn.replace(table, "", [seq_of(wtxn, table, "", 1)], rows))
+        engine.compact()
+        with engine.snapshot() as snapshot, snapshot.reading() as reader:
+            after = {batch.key: batch.header.rows for batch in reader.stored(b"", history=True)}
+        rewritten += sum(rows for key, rows in after.items() if before.get(key) != rows)
+        before = after
+    superseded = sum(before.values())
+    assert superseded == 64 * 16
+    assert len(before) <= superseded.bit_length()
+    assert rewritten <= superseded * superseded.bit_length()
+    assert engine.check() == []
