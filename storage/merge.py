@@ -71,6 +71,7 @@ class Merger:
         self._options = options
         self._clock = clock
         self._lock = threading.Lock()
+        self._working = threading.Lock()  # what is planned from a snapshot must find history as it was
         self._counts: dict[_Partition, int] = {}
         self._due: dict[_Partition, None] = {}
         self._wake = threading.Event()
@@ -110,6 +111,10 @@ class Merger:
 
     def run_once(self) -> int:
         """One round over everything: merge all partitions, then retention. How many merges. For tests and COMPACT."""
+        with self._working:
+            return self._round()
+
+    def _round(self) -> int:
         before = self.merges
         self.maintain()
         with self._snapshot("listing partitions") as snapshot:
@@ -143,7 +148,8 @@ class Merger:
 
     def _guard(self, step: Callable[[], object]) -> None:
         try:
-            step()
+            with self._working:
+                step()
         except StorageClosed:
             self._stopped.set()
         except (StoragePoisoned, StorageFull) as error:
