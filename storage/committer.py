@@ -294,7 +294,7 @@ class Committer:
             failure = StoragePoisoned(f"a commit ran out of memory ({error}); it is not stored")
         else:
             log.error("a commit met an I/O error: %s", error)
-            failure = StoragePoisoned(f"a commit met an I/O error ({error}); it is not stored")
+            failure = StoragePoisoned(f"a commit met an I/O error ({error}); it is stored as a whole or not at all")
         self._fail(group, failure)
         if not (isinstance(error, lmdb.DiskError) and self._refused_pages()):
             self._reopen(group, refusal)
