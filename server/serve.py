@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -39,7 +41,9 @@ def serve(config_path: Path | None, flags: Mapping[tuple[str, str], object], env
     except (DataFolderError, ListenError) as error:
         return _say(str(error), 1)
     with listener:
-        return _serve(config, folder, listener)
+        code = _serve(config, folder, listener)
+    _end_threads(code)
+    return code
 
 
 def _serve(config: Config, folder: Path, listener: socket.socket) -> int:
@@ -81,6 +85,20 @@ async def _run(config: Config, engine: StorageEngine, folder: Path, listener: so
         await server.serve([listener])
         gc.unfreeze()
         return 0 if server.started else 1
+
+
+def _end_threads(code: int) -> None:
+    """End the process here when a query that nothing can interrupt still runs: Python would wait for its thread.
+
+    All that is durable is on disk and the folder was given back; the thread only reads.
+    """
+    from sql.workers import left_behind
+
+    if left_behind():
+        logging.getLogger("headrace").warning("a query that could not be stopped ends with the process")
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def _use_threads(number: int) -> None:

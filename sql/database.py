@@ -9,6 +9,7 @@ that are streamed stay on the worker side until somebody takes the next batch.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +35,7 @@ from sql.statements import Describe, ExecuteAs, Parsed, Query, Show
 from sql.storage_errors import storage_errors
 from sql.system_tables import SystemContext, default_registry
 from sql.users import PasswordSettings
-from sql.workers import Cancelled, Control, Workers
+from sql.workers import CLOSING, THREADS, Cancelled, Control, Workers
 from storage.engine import StorageEngine
 
 DEFAULT_NAMESPACE = "default"
@@ -87,10 +88,12 @@ class Database:
         self._workers = Workers(self.limits.workers, self.limits.max_waiting)
 
     def close(self) -> None:
-        """Stop what runs, wait for it, give the query engine back."""
+        """Stop what runs, give the query engine back; waits for both, but not for ever: see `Workers.run`."""
         self._workers.stop(StorageUnavailable("The server is shutting down."))
         self._workers.close()
-        self._pool.close()
+        closing = threading.Thread(target=self._pool.close, name=f"{THREADS}_closing", daemon=True)
+        closing.start()
+        closing.join(CLOSING)
 
     # --- statements ----------------------------------------------------------------------------------------------
 

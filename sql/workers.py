@@ -18,6 +18,11 @@ from sql.errors import Overloaded, QueryTimeout, SqlError
 
 T = TypeVar("T")
 
+THREADS = "sql"
+"""What the names of the threads begin with."""
+CLOSING = 3.0
+"""Seconds that closing waits for calls that were told to stop."""
+
 GRACE = 3.0
 """Seconds after its deadline in which a statement should have stopped."""
 
@@ -94,7 +99,7 @@ class Workers:
     """A pool of `threads` threads with at most `waiting` calls in its queue."""
 
     def __init__(self, threads: int, waiting: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sql")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=THREADS)
         self._bound = threads + waiting
         self._busy = 0
         self._controls: set[Control] = set()
@@ -156,6 +161,14 @@ class Workers:
         for control in tuple(self._controls):
             control.stop(reason)
 
-    def close(self) -> None:
-        """Wait for running calls and end the threads."""
-        self._pool.shutdown(wait=True)
+    def close(self, seconds: float = CLOSING) -> None:
+        """Wait for running calls and end the threads; one that cannot be stopped is not waited for any longer."""
+        self._pool.shutdown(wait=False)
+        limit = time.monotonic() + seconds
+        for thread in left_behind():
+            thread.join(max(0.0, limit - time.monotonic()))
+
+
+def left_behind() -> list[threading.Thread]:
+    """The threads of pools that were closed and still run: the interpreter would wait for them at its end."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith(f"{THREADS}_")]

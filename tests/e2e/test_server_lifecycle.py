@@ -115,6 +115,17 @@ def test_a_request_that_takes_too_long_does_not_hold_the_stop(serve: Serve) -> N
     assert rest == b"" or b"SERVER_SHUTTING_DOWN" in rest
 
 
+@pytest.mark.slow
+def test_a_query_that_nothing_interrupts_does_not_hold_the_stop(serve: Serve) -> None:
+    running = serve(HEADRACE_EXECUTION_HANDLER_TIMEOUT_SECONDS="1").set_up()
+    deaf = "list_sum(list_transform(range(100000), lambda y: y * x))"
+    answer = running.client.post(
+        "/v1/api/sql", json={"sql": f"SELECT len(list_transform(range(100000), lambda x: {deaf}))"}, timeout=30
+    )
+    assert answer.status_code == 408
+    assert running.stop() == 0
+
+
 def accepts(url: str) -> bool:
     """Whether the server still takes connections."""
     host, port = url.removeprefix("http://").split(":")
