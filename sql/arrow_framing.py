@@ -52,6 +52,8 @@ def _check_message(file: BinaryIO, end: int) -> int | None:
     if marker != 0xFFFFFFFF:
         raise InvalidInput("The body is not an Arrow IPC stream (the file format is not accepted)")
     if length == 0:
+        if file.tell() < end:
+            raise InvalidInput("The body has more after the end of its Arrow IPC stream; send one stream a request")
         return None
     body = file.tell() + length
     if not 0 < length <= MAX_METADATA_BYTES or body > end:

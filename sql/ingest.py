@@ -12,6 +12,7 @@ line for NDJSON and CSV (there blank lines are not counted), by row for the bina
 from __future__ import annotations
 
 import csv
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -149,10 +150,13 @@ def _read_csv(file: BinaryIO, table: TableDef) -> Iterator[pa.Table]:
             return
         source.seek(start)
         line = 2
+        last: str | None = None
         try:
             for batch in _csv_batches(source, [column.name for column in columns]):
                 yield _csv_converted(batch, columns, line)
                 line += batch.num_rows + _line_breaks(batch)
+                last = batch.column(batch.num_columns - 1)[batch.num_rows - 1].as_py() if batch.num_rows else last
+            _check_last_quote(source, last)
         except pa.ArrowInvalid as error:
             if "straddling" in str(error):
                 raise InvalidInput(f"A row after line {line - 1} is longer than {CSV_BLOCK_BYTES} bytes") from None
@@ -162,6 +166,22 @@ def _read_csv(file: BinaryIO, table: TableDef) -> Iterator[pa.Table]:
                 why = f"{uneven[2]} fields instead of {uneven[1]}: '{uneven[3][:60]}'"
                 raise InvalidInput(f"Nothing was written, the row {place} has {why}") from None
             raise
+
+
+def _check_last_quote(file: BinaryIO, last: str | None) -> None:
+    """Refuse a body that ends inside a quoted field, as one does that was cut off; Arrow takes it as it is.
+
+    `last` is the last field of the body: if no quote closes it, the body ends with a quote and the field.
+    """
+    if last is None:
+        return
+    field = b'"' + last.replace('"', '""').encode()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - len(field) - 3))
+    tail = file.read()
+    closed = tail.removesuffix(b"\n").removesuffix(b"\r").endswith(field + b'"')
+    if tail.endswith(field) and not closed:
+        raise InvalidInput("The CSV body ends inside a quoted field; nothing was written")
 
 
 _UNEVEN_ROW = re.compile(r"Expected (\d+) columns, got (\d+): (.*)")
@@ -198,7 +218,10 @@ def _csv_header(file: BinaryIO) -> list[str]:
     line = file.readline(MAX_HEADER_BYTES + 1)
     if len(line) > MAX_HEADER_BYTES:
         raise InvalidInput(f"The first line of the CSV body, its header, is longer than {MAX_HEADER_BYTES} bytes")
-    names = next(csv.reader([line.decode("utf-8-sig")]), [])
+    try:
+        names = next(csv.reader([line.decode("utf-8-sig")]), [])
+    except csv.Error as error:
+        raise InvalidInput(f"The first line of the CSV body names no columns: {error}") from None
     if not names:
         raise InvalidInput("The CSV body has no header: its first line must name the columns")
     return [name.strip() for name in names]

@@ -450,3 +450,19 @@ def test_large_row_groups_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = parquet_body(pa.table({"name": ["x" * 100_000]}), compression="zstd", use_dictionary=False)
     assert len(bomb) < 2000
     assert "Row group 1 holds more than 1000 bytes" in refused(bomb, PARQUET)
+
+
+@pytest.mark.parametrize(
+    ("text", "closed"),
+    [
+        ('id,name\n1,"x"', True), ('id,name\n1,"x"\n', True), ('id,name\n1,"x"\r\n', True), ('id,name\n1,""', True),
+        ('id,name\n1,"a""b"', True), ('id,name\n1,"""', False), ('id,name\n1,"x\n"', True), ('id,name\n1,5"\n', True),
+        ('id,name\n1,x', True), ('id,name\n1,"x', False), ('id,name\n1,"x\n', False), ('id,name\n1,"', False),
+        ('id,name\n1,"a""', False), ('id,name\n1,"x\n2,y\n', False), ('id,name\n1,"x"\n\n', True),
+    ],
+)  # fmt: skip
+def test_a_csv_body_that_ends_inside_quotes_is_refused(text: str, closed: bool) -> None:
+    if closed:
+        assert read(text, CSV).num_rows == 1
+    else:
+        assert "quote" in refused(text, CSV)
