@@ -83,8 +83,8 @@ def run_query(
                 size += batch.nbytes
                 if size > max_bytes:
                     raise MemoryLimitExceeded(
-                        f"The query gives more than {max_bytes} bytes (duckdb.memory_limit_bytes) to be written by "
-                        "one statement. Write them in several steps."
+                        f"The query gives more than {max_bytes} bytes to be written by one statement. Write them "
+                        "in several steps."
                     )
             batches.append(batch)
     return pa.Table.from_batches(batches, schema=schema)

@@ -28,6 +28,7 @@ class Bystander:
         self._client.timeout = httpx.Timeout(PATIENCE)
         server.sql("CREATE TABLE app.calm (id BIGINT PRIMARY KEY, v TEXT) WITH (TYPE='SHARED')")
         server.sql("INSERT INTO app.calm VALUES (1, 'still here')")
+        self.read()  # so that the next one is a known statement
 
     def read(self) -> None:
         """One point read; it must be answered."""
