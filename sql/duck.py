@@ -46,6 +46,7 @@ _SETTINGS = (
     "python_enable_replacements = false",
     "arrow_lossless_conversion = true",
     "errors_as_json = true",
+    "integer_division = true",
     "TimeZone = 'UTC'",
     "lock_configuration = true",
 )

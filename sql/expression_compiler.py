@@ -23,14 +23,12 @@ from sql.expression_nodes import (
     constant,
     is_float,
     is_integer,
-    null_of,
     parameter,
     text_as,
     wider,
 )
 from storage.types import (
     BOOLEAN,
-    DOUBLE,
     TEXT,
     ColumnType,
     Kind,
@@ -213,9 +211,6 @@ def _arithmetic(operator: str) -> Callable[[exp.Expr, Scope], Node | None]:
         if merged is None:
             return None
         (left, right), target = merged
-        if operator == "/" and is_integer(target):
-            divided = common([*nodes, null_of(DOUBLE)])
-            return None if divided is None else kernels.arithmetic("/", divided[0][0], divided[0][1], DOUBLE)
         if is_integer(target) or (is_float(target) and operator != "%"):
             return kernels.arithmetic(operator, left, right, target)
         return None

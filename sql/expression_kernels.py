@@ -193,7 +193,7 @@ def arithmetic(name: str, left: Node, right: Node, target: ColumnType) -> Node:
 
 
 def _row_arithmetic(name: str, target: ColumnType) -> Callable[[Any, Any], object]:
-    compute = _ROW_ARITHMETIC[name]
+    compute = quotient if name == "/" and target.kind in INT_RANGES else _ROW_ARITHMETIC[name]
     low, high = INT_RANGES.get(target.kind, (-float("inf"), float("inf")))
     integer = target.kind in INT_RANGES
 
@@ -207,6 +207,12 @@ def _row_arithmetic(name: str, target: ColumnType) -> Callable[[Any, Any], objec
         raise NotCovered("overflow")
 
     return apply
+
+
+def quotient(left: int, right: int) -> int:
+    """The quotient of integers, cut towards zero (Python's own division rounds down)."""
+    cut = abs(left) // abs(right)
+    return cut if (left < 0) == (right < 0) else -cut
 
 
 def _checked(result: Datum, target: ColumnType) -> Datum:

@@ -115,6 +115,7 @@ def test_same_as_duckdb(db: Writer, script: list[str], mode: str) -> None:
     name = f"t{next(NAMES)}"
     db.run(DDL.format(name))
     with duckdb.connect(":memory:") as duck, db.engine.snapshot() as snapshot:
+        duck.execute("SET integer_division = true")
         duck.execute(DDL.format(name)).fetchall()
         transaction = Transaction(snapshot)
         for text in (statement.replace("{t}", name) for statement in script):

@@ -159,7 +159,7 @@ def expressions(draw: st.DrawFn, family: str | None = None, depth: int = 3) -> s
 
 
 SHAPES = {
-    "int": ["+", "-", "*", "%", "neg", "abs", "length", "cast"],
+    "int": ["+", "-", "*", "/", "%", "neg", "abs", "length", "cast"],
     "num": ["+", "-", "*", "/", "neg", "abs", "cast"],
     "text": ["concat", "lower", "upper", "cast"],
     "bool": ["compare", "compare", "mixed", "between", "in", "like", "is", "truth", "not", "and", "or"],
@@ -169,6 +169,7 @@ CASTS = {"int": ["SMALLINT", "INT", "BIGINT"], "num": ["DOUBLE", "FLOAT"], "text
 
 CONNECTION = duckdb.connect(config={"threads": "1"})
 CONNECTION.execute("SET TimeZone = 'UTC'")
+CONNECTION.execute("SET integer_division = true")
 
 
 def by_duckdb(text: str, table: Mapping[str, list[Any]], params: Sequence[Any]) -> tuple[ColumnType, list[Any]]:

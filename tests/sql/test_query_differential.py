@@ -45,6 +45,7 @@ def pool() -> Iterator[DuckPool]:
 def reference() -> Iterator[duckdb.DuckDBPyConnection]:
     connection = duckdb.connect(config={"threads": 1})
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET integer_division = true")
     connection.execute("SET arrow_lossless_conversion = true")
     yield connection
     connection.close()

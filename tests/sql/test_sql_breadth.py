@@ -290,6 +290,7 @@ def reference(world: World) -> Iterator[duckdb.DuckDBPyConnection]:
     for setting in (
         "TimeZone = 'UTC'",
         "arrow_lossless_conversion = true",
+        "integer_division = true",
         "default_null_order = 'nulls_last_on_asc_first_on_desc'",
     ):
         connection.execute(f"SET {setting}")
@@ -494,4 +495,4 @@ def test_stated_values(world: World) -> None:
     ]  # fmt: skip
     assert world.rows(
         "SELECT '1.005'::DECIMAL, 10 / 4, 10 // 4, cosine_distance(e, [1, 0, 0]) FROM a WHERE id = 2"
-    ) == [(Decimal("1.0050000000"), 2.5, 2, 1.0)]
+    ) == [(Decimal("1.0050000000"), 2, 2, 1.0)]
