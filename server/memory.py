@@ -6,8 +6,8 @@ some 20 MB at rest. Where there is no glibc, nothing is done.
 
 DuckDB brings an allocator of its own, jemalloc, which keeps the addresses of all memory that it ever had. They count
 towards the limit of the process (`[duckdb] process_memory_bytes`), so after one large query every later one would be
-refused. It is told to give addresses and pages back; that costs nothing that we could measure either. Arrow's allocator,
-mimalloc, takes addresses by the gigabyte; it is told to take them in smaller steps.
+refused. It is told to give addresses and pages back; that costs nothing that we could measure either. Arrow's
+allocator, mimalloc, takes addresses by the gigabyte; it is told to take them in smaller steps.
 """
 
 from __future__ import annotations
