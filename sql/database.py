@@ -21,7 +21,7 @@ from sql.bulk import insert_file
 from sql.diagnostics import shown_in
 from sql.dialect import parse_batch
 from sql.duck import DuckOptions, DuckPool
-from sql.errors import InvalidParameter, InvalidSql, StorageUnavailable
+from sql.errors import InvalidParameter, InvalidSql, QueryTimeout, StorageUnavailable
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.identity import Identity
@@ -199,6 +199,9 @@ class Database:
             snapshot.close()
             raise
         execution = Execution(snapshot, context.identity, context.control, context.params)
+        snapshot.on_expire(
+            lambda: context.control.stop(QueryTimeout("The stream held its snapshot longer than the lease allows."))
+        )
 
         def batches() -> Rows:
             with snapshot:
@@ -209,7 +212,17 @@ class Database:
         return plan.columns, _prepended(first, rows)
 
     async def _pump(self, rows: Rows, control: Control) -> AsyncIterator[pa.RecordBatch]:
-        """Take one batch after the other on the worker threads; the query ends with this iterator."""
+        """Take one batch after the other on the worker threads; the query ends with this iterator.
+
+        A client that does not read leaves the request waiting between two batches, with its snapshot pinned. When the
+        control is stopped then, the request itself is cancelled, so that no client can keep pages for longer.
+        """
+        request = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+
+        def give_up() -> None:
+            if request is not None:
+                loop.call_soon_threadsafe(request.cancel)
 
         def advance() -> pa.RecordBatch | None:
             with storage_errors():
@@ -224,10 +237,14 @@ class Database:
 
         try:
             while (batch := await self._workers.run(advance, control)) is not None:
-                yield batch
+                release = control.on_stop(give_up)
+                try:
+                    yield batch
+                finally:
+                    release()
         finally:
             control.stop(Cancelled("The stream was closed."))
-            await asyncio.get_running_loop().run_in_executor(None, close)
+            await loop.run_in_executor(None, close)
 
     # --- bulk ----------------------------------------------------------------------------------------------------
 
