@@ -17,18 +17,19 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from sql.arrow_framing import check_frames
 from sql.errors import InvalidInput, Unsupported
 from sql.ingest_columns import BadRow, BadRowsFound, convert_columns, resolve_columns
 from sql.ingest_ndjson import bad_lines, read_ndjson
 from storage.catalog import ColumnDef, TableDef
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 BATCH_ROWS = 65_536
 """Rows of a Parquet batch; batches of an Arrow stream come as they are, in slices of at most this many."""
@@ -104,6 +105,8 @@ def _read_arrow(file: BinaryIO, table: TableDef) -> Iterator[pa.Table]:
 
 
 def _read_parquet(file: BinaryIO, table: TableDef) -> Iterator[pa.Table]:
+    import pyarrow.parquet as pq  # 5 MB that a server needs only when such a body comes
+
     with _seekable(file) as source:
         parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
         columns = resolve_columns(parquet.schema_arrow.names, table)
@@ -200,6 +203,8 @@ def _line_of(file: BinaryIO, text: str) -> str | None:
 
 def _csv_batches(file: BinaryIO, names: list[str]) -> Iterator[pa.RecordBatch]:
     """Batches of text columns; an empty field without quotes is NULL."""
+    import pyarrow.csv as pa_csv
+
     with pa_csv.open_csv(
         file,
         read_options=pa_csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES, column_names=names),
