@@ -17,7 +17,7 @@ from sqlglot.tokenizer_core import Token, TokenType
 from sql import parser_commands as commands
 from sql import parser_tables as tables
 from sql.diagnostics import Source, shown
-from sql.errors import EmptySql, InvalidInput, Unsupported
+from sql.errors import ClusterUnavailable, EmptySql, InvalidInput, Unsupported
 from sql.lexer import tokenize
 from sql.parser_cursor import Cursor
 from sql.parser_dialect import Headrace
@@ -97,6 +97,8 @@ def _refuse(cursor: Cursor) -> NoReturn:
     """The error for a statement that no parser reads."""
     name = unsupported_statement([cursor.word(ahead) for ahead in range(4)])
     cursor.index = 0
+    if cursor.word(0) == "cluster":
+        cursor.fail("There is no cluster: Headrace runs as a single node.", kind=ClusterUnavailable)
     if name is not None:
         cursor.fail(f"{name} is not supported.", kind=Unsupported)
     token = cursor.tokens[0]

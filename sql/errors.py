@@ -15,6 +15,7 @@ SqlError                     code, status
 ├── MemoryLimitExceeded      MEMORY_LIMIT_EXCEEDED 400
 ├── ResultTooLarge           RESULT_TOO_LARGE 400
 ├── Overloaded               SERVER_OVERLOADED 503
+├── ClusterUnavailable       CLUSTER_UNAVAILABLE 503 (CLUSTER … statements: there is one node)
 ├── StorageFullError         STORAGE_FULL 507
 └── StorageUnavailable       STORAGE_UNAVAILABLE 503 (I/O error, reopening or shutting down)
 """
@@ -126,6 +127,13 @@ class Overloaded(SqlError):
     """A bounded queue is full."""
 
     code = "SERVER_OVERLOADED"
+    status = 503
+
+
+class ClusterUnavailable(SqlError):
+    """A statement about a cluster; Headrace is a single node by design."""
+
+    code = "CLUSTER_UNAVAILABLE"
     status = 503
 
 

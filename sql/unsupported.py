@@ -14,7 +14,6 @@ _FIRST_WORDS: dict[str, str] = {
     "checkpoint": "CHECKPOINT",
     "clear": "CLEAR TOPIC",
     "close": "A cursor (CLOSE)",
-    "cluster": "CLUSTER",
     "comment": "COMMENT ON",
     "consume": "CONSUME FROM",
     "copy": "COPY",

@@ -409,8 +409,7 @@ def test_modes_of_big_integers(serve: Serve, mode: str, small: object) -> None:
         "CREATE TOPIC app.x PARTITIONS 2", "DROP TOPIC app.x", "CLEAR TOPIC app.x",
         "ALTER TOPIC app.x ADD SOURCE app.t ON INSERT WITH (payload = 'full')", "CONSUME FROM app.x GROUP 'g' LIMIT 5",
         "ACK app.x GROUP 'g' PARTITION 0 UPTO OFFSET 5", "PUBLISH x", "BACKUP DATABASE TO '/tmp/x'",
-        "RESTORE DATABASE FROM '/tmp/x'", "EXPORT USER DATA", "SHOW EXPORT", "SHOW MANIFEST", "CLUSTER SNAPSHOT",
-        "CLUSTER PURGE --UPTO 5", "CLUSTER TRIGGER ELECTION", "CLUSTER TRANSFER-LEADER 2", "CLUSTER LIST",
+        "RESTORE DATABASE FROM '/tmp/x'", "EXPORT USER DATA", "SHOW EXPORT", "SHOW MANIFEST",
         "CREATE VIEW app.v AS SELECT 1", "CREATE OR REPLACE VIEW app.v (a) AS SELECT 1", "DROP VIEW app.v",
         "CREATE MATERIALIZED VIEW app.v AS SELECT 1", "CREATE INDEX i ON app.t (n)", "DROP INDEX i",
         "PREPARE x AS SELECT 1", "TRUNCATE TABLE app.t", "MERGE INTO app.t USING app.t ON true",
@@ -425,6 +424,13 @@ def test_statements_of_later_issues_are_refused_by_name(app: RunningServer, sql:
     assert "not supported" in found.message
     assert found.details is not None
     assert "^" in found.details
+
+
+@pytest.mark.parametrize("action", ["SNAPSHOT", "PURGE --UPTO 5", "TRIGGER ELECTION", "TRANSFER-LEADER 2", "LIST"])
+def test_there_is_no_cluster(app: RunningServer, action: str) -> None:
+    found = error(app.post(f"CLUSTER {action}"))
+    assert found[:2] == (503, "CLUSTER_UNAVAILABLE")
+    assert "single node" in found.message
 
 
 @pytest.mark.parametrize("name", ["jobs", "live", "storages", "topics", "audit_log", "manifest", "cluster"])
