@@ -48,6 +48,7 @@ _SETTINGS = (
     "errors_as_json = true",
     "integer_division = true",
     "TimeZone = 'UTC'",
+    "allocator_background_threads = true",
     "lock_configuration = true",
 )
 
