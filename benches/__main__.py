@@ -17,6 +17,7 @@ from benches import (
     insert_many,
     insert_one,
     point_read,
+    start_up,
     stream_out,
     syncs,
     update_by_key,
@@ -46,6 +47,7 @@ MODULES: Sequence[Bench] = (
     group_by,
     busy_reads,
     growth,
+    start_up,
 )
 BENCHES = {bench.NAME: bench for bench in MODULES}
 
