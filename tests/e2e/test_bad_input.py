@@ -293,7 +293,7 @@ def repeated(text: str, size: int = 1_000_000) -> str:
         ("SELECT " + "x" * 900_000, {INVALID_SQL}),
         ('SELECT "' + "x" * 900_000 + '"', {INVALID_SQL}),
         ("SELECT * FROM " + "x" * 900_000, {INVALID_SQL, NOT_FOUND}),
-        ("SELECT * FROM app.items WHERE " + " OR ".join(["nme = 1"] * DEEP), {INVALID_SQL}),
+        ("SELECT * FROM app.items WHERE " + " OR ".join(["nme = 1"] * 2_000), {INVALID_SQL}),
         ("SELECT 1 WHERE 1 IN (" + "1, " * 300_000 + "1)", {INVALID_SQL}),
         ("INSERT INTO app.items (id, name) VALUES " + "(1, lower('x')), " * 50_000 + "(1, 'x')", {INVALID_SQL}),
         ("INSERT INTO app.items VALUES " + "(1, 'x'), " * 90_000 + "(1)", {INVALID_SQL, EXECUTION}),
