@@ -258,7 +258,7 @@ def test_assignment_conversions(db: Writer) -> None:
         "j JSON, b BOOLEAN, e EMBEDDING(2))"
     )
     db.write("INSERT INTO v (id, d, i) VALUES (1, 10.10, 3)")
-    db.write("UPDATE v SET d = d * 1.155, f = i / 2, i = i * 1.5, s = i + 1, b = i > 1 WHERE id = 1")
+    db.write("UPDATE v SET d = d * 1.155, f = i / 2.0, i = i * 1.5, s = i + 1, b = i > 1 WHERE id = 1")
     db.write("UPDATE v SET ts = TIMESTAMP '2020-01-02 03:04:05' + INTERVAL 1 DAY, da = ts WHERE id = 1")
     db.write("UPDATE v SET u = '00000000-0000-0000-0000-00000000000' || '1', j = '{\"a\"' || ':1}' WHERE id = 1")
     db.write("UPDATE v SET e = '[1, ' || '2]' WHERE id = 1")
