@@ -277,7 +277,8 @@ def _common_type(nodes: Sequence[Node], *, for_result: bool) -> ColumnType | Non
         if types <= {INT, BIGINT}:
             return (BIGINT if BIGINT in types else INT) if types else None
         return TEXT if types == {TEXT} else None
-    if for_result and literals and any(node.type is None for node in nodes) and not _settles(target, literals):
+    alone = len(literals) == 1 and all(node.type is not None for node in nodes)
+    if for_result and literals and not alone and not _settles(target, literals):
         return None
     for node in literals:
         assert node.type is not None
@@ -296,7 +297,7 @@ def _common_type(nodes: Sequence[Node], *, for_result: bool) -> ColumnType | Non
 
 
 def _settles(target: ColumnType, literals: Sequence[Node]) -> bool:
-    """Whether literals that meet NULL before they meet `target`, and so lose their adaptability, still become it."""
+    """Whether literals that meet NULL or each other before `target`, and so lose their adaptability, still become it."""
     texts = any(isinstance(node.literal, str) for node in literals)
     return target == TEXT if texts else target.kind is not Kind.SMALLINT
 
