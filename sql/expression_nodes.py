@@ -297,7 +297,7 @@ def _common_type(nodes: Sequence[Node], *, for_result: bool) -> ColumnType | Non
 
 
 def _settles(target: ColumnType, literals: Sequence[Node]) -> bool:
-    """Whether literals that meet NULL or each other before `target`, and so lose their adaptability, still become it."""
+    """Whether literals that meet NULL or each other first, and so lose their adaptability, still become `target`."""
     texts = any(isinstance(node.literal, str) for node in literals)
     return target == TEXT if texts else target.kind is not Kind.SMALLINT
 
