@@ -1,0 +1,1 @@
+"""Live queries: a SELECT that keeps answering, commit by commit. It knows nothing of sockets."""
