@@ -2,14 +2,14 @@
 
     feed (ChangeSets) -> LiveHub: which queries can a commit concern? -> LiveQuery.delta -> LiveSink.deliver (a session)
 
-A `LiveQuery` says what a commit changes in its answer; how it knows is its own affair (a filter over one table now, the
-incremental engine for joins and aggregates later). Queries with equal `key` have the same answer, so the hub evaluates one
-of them for all their subscriptions, and everything that is rendered from a `LiveDelta` is rendered once and kept with it.
+A `LiveQuery` says what a commit changes in its answer; how it knows is its own affair (a filter over one table now,
+the incremental engine for joins and aggregates later). Queries with equal `key` have the same answer, so the hub
+evaluates one of them for all their subscriptions, and what is rendered from a `LiveDelta` is rendered once and kept.
 
 Order and identity of events: every event has a `seq`, the `_seq` at which the commit log says that it happened. The
 `seq`s of one subscription ascend strictly. An insert's or update's is the `_seq` of the new row version; that of a
-delete is the `_seq` that the delete itself got; that of a row that leaves the filter is the `_seq` of the version that no
-longer matches. A client that has seen everything up to `seq` resumes from there without gap or duplicate.
+delete is the `_seq` that the delete itself got; that of a row that leaves the filter is the `_seq` of the version that
+no longer matches. A client that has seen everything up to `seq` resumes from there without gap or duplicate.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class ChangeType(enum.StrEnum):
 class LiveChange:
     """Consecutive events of one type within one commit: one message.
 
-    `seqs` holds the events' `seq`s, ascending. `rows` are the new rows (empty for deletes), `old_rows` the old ones (empty for
-    inserts); both parallel to `seqs`. The old row of an update has `_seq`, the key and the columns that changed; that of
-    a delete the key and all projected columns, `_seq` being the version that the client knows.
+    `seqs` holds the events' `seq`s, ascending. `rows` are the new rows (empty for deletes), `old_rows` the old ones
+    (empty for inserts); both parallel to `seqs`. The old row of an update has `_seq`, the key and the columns that
+    changed; that of a delete the key and all projected columns, `_seq` being the version that the client knows.
     """
 
     __slots__ = ("old_rows", "rows", "seqs", "type")
@@ -97,7 +97,7 @@ class ChangedRows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Equality:
-    """`column = value` must hold for every row of the answer; `value` is a hashable storage value, compared as SQL does."""
+    """`column = value` must hold for every row of the answer; a hashable storage value, compared as SQL does."""
 
     column: str
     value: object
@@ -128,7 +128,7 @@ class LiveQuery(Protocol):
 
     @property
     def is_blocking(self) -> bool:
-        """True when `delta` may take long or wait (DuckDB): it must run on a worker thread, apart from other queries."""
+        """True when `delta` may take long or wait (DuckDB): it runs on a worker thread, apart from other queries."""
 
     def snapshot(self, view: ReadView, *, last_rows: int | None = None) -> pa.Table:
         """The answer at the view's commit, ordered by `_seq`: projected columns and `_seq` in storage types.
