@@ -126,6 +126,12 @@ class RateLimitSection(msgspec.Struct, frozen=True):
     enable_connection_protection: Annotated[
         bool, Meta(description="Whether the limits an address (requests, connections, bans) apply at all")
     ] = True
+    max_messages_per_sec: Annotated[
+        int, Meta(ge=0, description="Messages a WebSocket connection may send a second; 0: no limit")
+    ] = 50
+    max_subscriptions_per_user: Annotated[
+        int, Meta(ge=0, description="Live queries of one user, over all connections; 0: no limit")
+    ] = 10
     cache_max_entries: Annotated[int, Meta(ge=16, description="Addresses and users that are remembered at a time")] = (
         10_000
     )
@@ -198,12 +204,22 @@ class CorsSection(msgspec.Struct, frozen=True):
 
 
 class SecuritySection(msgspec.Struct, frozen=True):
-    """Proxies and cross-origin requests."""
+    """Proxies, cross-origin requests and messages of WebSockets."""
 
     trusted_proxy_ranges: Annotated[
         tuple[str, ...],
         Meta(description="Networks (CIDR) beside loopback whose X-Forwarded-For and X-Real-IP are believed"),
     ] = ()
+    max_ws_message_size: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            description="Largest message of a WebSocket; a larger one is refused, one of over 16 times that ends it",
+        ),
+    ] = MIB
+    strict_ws_origin_check: Annotated[
+        bool, Meta(description="Whether upgrades to WebSocket that send no Origin header are refused")
+    ] = False
     cors: CorsSection = msgspec.field(default_factory=CorsSection)
 
     def __post_init__(self) -> None:
@@ -213,6 +229,23 @@ class SecuritySection(msgspec.Struct, frozen=True):
                 ipaddress.ip_network(text, strict=False)
             except ValueError as error:
                 raise ValueError(f"key 'trusted_proxy_ranges': {error}") from error
+
+
+class WebsocketSection(msgspec.Struct, frozen=True):
+    """WebSocket connections and their live queries."""
+
+    send_buffer_bytes: Annotated[
+        int, Meta(ge=4096, description="What may wait for a slow client before its live queries fall back to the log")
+    ] = MIB
+    client_timeout_secs: Annotated[
+        float, Meta(gt=0, description="How long a client may stay silent, pings unanswered, before it is dropped")
+    ] = 10.0
+    auth_timeout_secs: Annotated[float, Meta(gt=0, description="Longest time until a client has signed in")] = 3.0
+    heartbeat_interval_secs: Annotated[float, Meta(gt=0, description="Time between pings to a silent client")] = 5.0
+    max_subscriptions_per_connection: Annotated[int, Meta(ge=1, description="Live queries of one connection")] = 100
+    slow_consumer_timeout_secs: Annotated[
+        float, Meta(gt=0, description="How long a client may take nothing of what waits for it before it is dropped")
+    ] = 60.0
 
 
 class ExecutionSection(msgspec.Struct, frozen=True):
@@ -289,6 +322,7 @@ class Config(msgspec.Struct, frozen=True):
     rate_limit: RateLimitSection = msgspec.field(default_factory=RateLimitSection)
     auth: AuthSection = msgspec.field(default_factory=AuthSection)
     security: SecuritySection = msgspec.field(default_factory=SecuritySection)
+    websocket: WebsocketSection = msgspec.field(default_factory=WebsocketSection)
     execution: ExecutionSection = msgspec.field(default_factory=ExecutionSection)
     duckdb: DuckdbSection = msgspec.field(default_factory=DuckdbSection)
     wire: WireSection = msgspec.field(default_factory=WireSection)

@@ -1,0 +1,1 @@
+"""The WebSocket transport: uvicorn's protocol for upgraded connections, and what sessions write frames to."""
