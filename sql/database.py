@@ -82,7 +82,14 @@ class Database:
             self._pool, functions, lambda identity: SystemContext(identity, settings=settings, stats=stats)
         )
         self._services = Services(
-            engine, self.limits, self._pool, functions, default_registry(), runtime, passwords or PasswordSettings()
+            engine,
+            self.limits,
+            self._pool,
+            functions,
+            default_registry(),
+            runtime,
+            passwords or PasswordSettings(),
+            bigint=bigint,
         )
         self._hot = HotStatements(self._services, bigint)
         self._workers = Workers(self.limits.workers, self.limits.max_waiting)

@@ -23,6 +23,7 @@ from sql.show import describe, show
 from sql.statements import Delete, Describe, Insert, Parsed, Query, Show, Statement, Update
 from sql.system_tables import SystemTables
 from sql.users import PasswordSettings
+from sql.wire import BigintMode
 from sql.workers import Control
 from storage.engine import StorageEngine
 from storage.snapshots import Snapshot
@@ -90,6 +91,8 @@ class Services:
         system: SystemTables,
         runtime: QueryRuntime,
         passwords: PasswordSettings,
+        *,
+        bigint: BigintMode = BigintMode.AUTO,
     ) -> None:
         self.engine = engine
         self.limits = limits
@@ -98,6 +101,7 @@ class Services:
         self.system = system
         self.runtime = runtime
         self.passwords = passwords
+        self.bigint = bigint
         self._queries: PlanCache[QueryPlan] = PlanCache(limits.plan_cache_entries)
         self._writes: PlanCache[WritePlan] = PlanCache(limits.plan_cache_entries)
 

@@ -21,12 +21,12 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from sql.live.changed_rows import ChangedRows
+from sql.live.wire_rows import WireRow
 from sql.results import ResultColumn
-from storage.changes import ChangeSet, TableChange
+from sql.workers import Control
+from storage.changes import ChangeSet
 from storage.views import ReadView
-
-WireRow = dict[str, object]
-"""A row as JSON or MessagePack has it (`sql.wire`): the projected columns in order, then `_seq`."""
 
 
 class ChangeType(enum.StrEnum):
@@ -89,12 +89,6 @@ class LiveDelta:
         return LiveDelta(self.seq, kept) if kept else None
 
 
-class ChangedRows(Protocol):
-    """One partition's part of a commit, read and paired once for all live queries (`sql.live.changed_rows`)."""
-
-    change: TableChange
-
-
 @dataclass(frozen=True, slots=True)
 class Equality:
     """`column = value` must hold for every row of the answer; a hashable storage value, compared as SQL does."""
@@ -130,17 +124,22 @@ class LiveQuery(Protocol):
     def is_blocking(self) -> bool:
         """True when `delta` may take long or wait (DuckDB): it runs on a worker thread, apart from other queries."""
 
-    def snapshot(self, view: ReadView, *, last_rows: int | None = None) -> pa.Table:
-        """The answer at the view's commit, ordered by `_seq`: projected columns and `_seq` in storage types.
+    def snapshot(self, view: ReadView, *, last_rows: int | None = None, control: Control | None = None) -> pa.Table:
+        """The answer at the view's commit, ordered by `_seq`: the `columns` in storage types, in memory of its own.
 
-        `last_rows` keeps the newest ones only. Blocks; raises SqlError.
+        `last_rows` keeps the newest ones only; `control` stops it. Blocks; raises SqlError.
         """
 
-    def delta(self, commit: ChangeSet, rows: ChangedRows | None) -> LiveDelta | None:
+    @property
+    def is_resumable(self) -> bool:
+        """True when deltas can be made from any commit of the log; False for system tables: only a snapshot helps."""
+
+    def delta(self, commit: ChangeSet, rows: ChangedRows | None, *, blocking: bool = False) -> LiveDelta | None:
         """What a commit changes in the answer; None for nothing.
 
         `rows` are the commit's rows of (`table_id`, `partition`); None for a system table. Raises SqlError when
-        a row cannot be evaluated or encoded, LogTruncated when its rows are gone.
+        a row cannot be evaluated or encoded, StaleBinding (an SqlError) when the query has to be bound anew first.
+        Without `blocking` it may raise MustBlock: call it again on a worker thread, with `blocking`.
         """
 
 
