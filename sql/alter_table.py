@@ -30,10 +30,12 @@ from sql.statements import (
     SetAccessLevel,
     SetDefault,
     SetNotNull,
+    SetTtl,
 )
+from sql.table_options import parse_ttl
 from sql.type_changes import convert_initial, initial_of, is_widening, keeps_keys
 from sql.writing import RowWriter, StatementContext, time_of
-from storage.catalog import AccessLevel, ColumnDef, SchemaVersion, TableDef, TableKind
+from storage.catalog import AccessLevel, ColumnDef, SchemaVersion, TableDef
 
 
 class _Change(NamedTuple):
@@ -66,6 +68,8 @@ def run(
         change = _set_default(operation, table)
     elif isinstance(operation, RenameColumn):
         change = _rename_column(operation, table)
+    elif isinstance(operation, SetTtl):
+        change = _set_ttl(operation, table, txn)
     else:
         change = _set_access_level(operation, table, context.identity)
     if change.table is None:
@@ -87,7 +91,7 @@ def check_may_alter(identity: Identity, table: TableDef) -> None:
     """Users alter what they created; services also what others did, within the access level; admins everything."""
     if identity.role.is_admin:
         return
-    if table.kind is TableKind.SHARED and not may_write_shared(identity.role, table.access_level):
+    if not table.per_user and not may_write_shared(identity.role, table.access_level):
         raise PermissionDenied(f"Permission denied: the role {identity.role} may not alter table {table.full_name}")
     if identity.role is Role.USER and table.owner != identity.user:
         raise PermissionDenied(f"Permission denied: table {table.full_name} was created by another user")
@@ -225,7 +229,7 @@ def _set_not_null(operation: SetNotNull, table: TableDef, txn: RowWriter) -> _Ch
 def _check_nullability(table: TableDef, column: ColumnDef, not_null: bool, txn: RowWriter) -> None:
     """A key column stays NOT NULL; a column becomes NOT NULL only when no row has NULL in it."""
     if not not_null:
-        if column.column_id in table.primary_key:
+        if column.column_id in table.shown_key:
             raise ExecutionError(f"Invalid operation: Column '{column.name}' is part of the primary key")
         return
     for partition in txn.partitions(table):
@@ -268,13 +272,25 @@ def _rename_column(operation: RenameColumn, table: TableDef) -> _Change:
 
 def _set_access_level(operation: SetAccessLevel, table: TableDef, identity: Identity) -> _Change:
     description = f"SET ACCESS LEVEL {operation.level.value.upper()}"
-    if table.kind is not TableKind.SHARED:
+    if table.per_user:
         raise ExecutionError("Invalid operation: ACCESS LEVEL applies to SHARED tables only")
     if operation.level is AccessLevel.DBA and not identity.role.is_admin:
         raise PermissionDenied("Permission denied: only dba and system may set the access level DBA")
     if operation.level is table.access_level:
         return _Change(description, None)
     return _Change(description, msgspec.structs.replace(table, access_level=operation.level))
+
+
+def _set_ttl(operation: SetTtl, table: TableDef, txn: RowWriter) -> _Change:
+    """Living rows are judged by the new time from now on; what has expired stays so."""
+    if not table.expires:
+        raise ExecutionError("Invalid operation: TTL_SECONDS applies to STREAM tables only")
+    seconds = parse_ttl(operation.seconds)
+    description = f"SET TTL_SECONDS {seconds}"
+    if seconds == table.ttl_seconds:
+        return _Change(description, None)
+    expired = txn.expired_through(table)
+    return _Change(description, msgspec.structs.replace(table, ttl_seconds=seconds, expired_through=expired))
 
 
 def _column(table: TableDef, name: str) -> ColumnDef:
@@ -294,14 +310,12 @@ def _with_column(table: TableDef, changed: ColumnDef) -> TableDef:
 
 
 def _in_key(table: TableDef, column: ColumnDef) -> bool:
-    return column.column_id in table.primary_key or any(
-        column.column_id in unique.column_ids for unique in table.uniques
-    )
+    return column.column_id in table.shown_key or any(column.column_id in unique.column_ids for unique in table.uniques)
 
 
 def _refuse_in_constraints(table: TableDef, column: ColumnDef, verb: str) -> None:
     """Raise when a key, UNIQUE or CHECK constraint uses the column."""
-    if column.column_id in table.primary_key:
+    if column.column_id in table.shown_key:
         raise ExecutionError(f"Invalid operation: Column '{column.name}' is part of the primary key; not {verb}")
     for unique in table.uniques:
         if column.column_id in unique.column_ids:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from sql.assignments import Assignments, plan_assignments
-from sql.errors import ExecutionError, InvalidSql
+from sql.errors import ExecutionError, InvalidSql, Unsupported
 from sql.row_expressions import Binding, RowExpressions, Run, unqualified
 from sql.violations import value_text
 from sql.write_targets import located
@@ -94,6 +94,13 @@ def excluded_name(column: str) -> str:
 
 def plan_conflict(node: exp.OnConflict, table: TableDef, alias: str, binding: Binding) -> ConflictPlan:
     """Plan an ON CONFLICT clause."""
+    if table.expires:
+        raise located(
+            Unsupported,
+            f"ON CONFLICT is not available for STREAM tables (table '{table.full_name}'): they append every row, also "
+            "under a key that is there",
+            node,
+        )
     action = node.args.get("action")
     text = action.name.upper() if isinstance(action, exp.Expr) else str(action or "").upper()
     indexes = _indexes(node, table)

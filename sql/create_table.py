@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 from sqlglot import exp
 
 from sql.checks import canonical_check, validate_check
 from sql.defaults import compile_default
-from sql.errors import ExecutionError, PermissionDenied
+from sql.errors import ExecutionError, PermissionDenied, Unsupported
 from sql.identity import Identity, Role, may_write_shared
 from sql.names import check_column_name, check_table_name
 from sql.namespaces import require_namespace
@@ -47,13 +48,16 @@ def run(
             return StatementResult(message=f"Table {full_name} already exists (skipped)")
         raise ExecutionError(f"Already exists: Table {full_name} already exists")
     check_table_name(name)
-    options, level = parse_options(statement.options, kind)
-    if kind is TableKind.SHARED and not may_write_shared(context.identity.role, level):
-        raise PermissionDenied(f"Permission denied: only dba and system may create a table of access level {level}")
+    options = parse_options(statement.options, kind)
+    if kind is TableKind.SHARED and not may_write_shared(context.identity.role, options.level):
+        raise PermissionDenied(
+            f"Permission denied: only dba and system may create a table of access level {options.level}"
+        )
     now = time_of(txn)
     table = _define(statement, TableDef(
-        table_id=txn.allocate_table_id(), namespace=namespace, name=name, kind=kind, columns=(), access_level=level,
-        owner=context.identity.user, options=options, created_at=now, updated_at=now,
+        table_id=txn.allocate_table_id(), namespace=namespace, name=name, kind=kind, columns=(),
+        access_level=options.level, owner=context.identity.user, options=options.stored, created_at=now,
+        updated_at=now, ttl_seconds=options.ttl_seconds,
     ), evaluation)  # fmt: skip
     txn.put_table(table)
     return StatementResult(message=f"CREATE TABLE: {kind.value} table {full_name} created successfully")
@@ -92,7 +96,8 @@ def _kind(statement: CreateTable, namespace: str, identity: Identity) -> TableKi
 def _check_rights(identity: Identity, kind: TableKind) -> None:
     if kind is TableKind.SHARED and identity.role.rank < Role.SERVICE.rank:
         raise PermissionDenied(
-            "Permission denied: the role user may create USER tables only (CREATE USER TABLE …), not SHARED ones"
+            "Permission denied: the role user may create USER and STREAM tables only (CREATE USER TABLE …), not "
+            "SHARED ones"
         )
 
 
@@ -109,6 +114,8 @@ def _define(statement: CreateTable, table: TableDef, evaluation: Evaluation | No
             raise ExecutionError(f"Invalid operation: Duplicate column name '{spec.name}'")
         by_name[spec.name] = spec
     key = _primary_key(statement, by_name)
+    if table.expires:
+        _refuse_unique(statement)
     columns = tuple(
         column_definition(spec, number, in_key=spec.name in key) for number, spec in enumerate(specs, start=1)
     )
@@ -121,13 +128,21 @@ def _define(statement: CreateTable, table: TableDef, evaluation: Evaluation | No
     written += [(name, check, None) for name, check in statement.checks]
     for _, expression, _ in written:
         validate_check(expression, columns, evaluation and evaluation.binding)
-    return TableDef(
-        table_id=table.table_id, namespace=table.namespace, name=table.name, kind=table.kind, columns=columns,
-        primary_key=tuple(ids[name] for name in key), uniques=uniques,
-        checks=named_checks(table.name, written, taken),
-        next_column_id=len(columns) + 1, next_index_id=len(uniques) + 1, access_level=table.access_level,
-        owner=table.owner, options=table.options, created_at=table.created_at, updated_at=table.updated_at,
+    key_ids = tuple(ids[name] for name in key)
+    return msgspec.structs.replace(
+        table, columns=columns, uniques=uniques, checks=named_checks(table.name, written, taken),
+        primary_key=() if table.expires else key_ids, declared_key=key_ids if table.expires else (),
+        next_column_id=len(columns) + 1, next_index_id=len(uniques) + 1,
     )  # fmt: skip
+
+
+def _refuse_unique(statement: CreateTable) -> None:
+    """A STREAM table keeps no key index: a promise of distinct values could not be kept."""
+    if statement.uniques or any(spec.unique for spec in statement.columns):
+        raise Unsupported(
+            "UNIQUE is not available in STREAM tables: they only append rows and keep no key index. A PRIMARY KEY may "
+            "be declared; it is not enforced."
+        )
 
 
 def _primary_key(statement: CreateTable, by_name: dict[str, ColumnSpec]) -> tuple[str, ...]:

@@ -197,8 +197,8 @@ def _drop(cursor: Cursor) -> Statement:
 
 
 def _accept_table(cursor: Cursor) -> bool:
-    """Takes [USER | SHARED] TABLE if it is next."""
-    return cursor.accept("table") or cursor.accept("user", "table") or cursor.accept("shared", "table")
+    """Takes [USER | SHARED | STREAM] TABLE if it is next."""
+    return cursor.accept("table") or any(cursor.accept(kind, "table") for kind in TableKind)
 
 
 def _rewound(cursor: Cursor) -> Cursor:

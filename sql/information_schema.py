@@ -84,7 +84,7 @@ def _columns_rows(view: ReadView, context: SystemContext) -> Rows:
     role = context.identity.role
     for table in readable_tables(role, view.catalog):
         for place, column in enumerate(table.columns, start=1):
-            nullable = column.nullable and column.column_id not in table.primary_key
+            nullable = column.nullable and column.column_id not in table.shown_key
             yield _column(table.namespace, table.name, place, column.name, column.type, column.default, nullable)
     for system in _system_tables(role):
         for place, shown in enumerate(system.columns, start=1):

@@ -23,6 +23,7 @@ from sql.statements import (
     SetAccessLevel,
     SetDefault,
     SetNotNull,
+    SetTtl,
     TableName,
 )
 from storage.catalog import AccessLevel, TableKind
@@ -39,7 +40,7 @@ class _Constraints:
 
 
 def parse_create_table(cursor: Cursor, kind: TableKind | None) -> CreateTable:
-    """CREATE [USER | SHARED] TABLE, after the word TABLE."""
+    """CREATE [USER | SHARED | STREAM] TABLE, after the word TABLE."""
     if_not_exists = cursor.if_not_exists()
     table = cursor.table_name()
     if cursor.at("as"):
@@ -73,10 +74,8 @@ def _kind_of(cursor: Cursor, prefix: TableKind | None, options: dict[str, object
     if written is None:
         return prefix
     name = str(written).lower()
-    if name == "stream":
-        cursor.fail("STREAM tables are not supported yet.", cursor.tokens[0], Unsupported)
     if name not in set(TableKind):
-        cursor.fail(f"TYPE is 'USER' or 'SHARED', not {shown(str(written))}.", cursor.tokens[0])
+        cursor.fail(f"TYPE is 'USER', 'SHARED' or 'STREAM', not {shown(str(written))}.", cursor.tokens[0])
     if prefix is not None and prefix != name:
         cursor.fail(f"CREATE {prefix.upper()} TABLE and TYPE = {shown(str(written))} contradict.", cursor.tokens[0])
     return TableKind(name)
@@ -247,7 +246,7 @@ def snowflake_id() -> exp.Expression:
 
 
 def parse_drop_table(cursor: Cursor) -> DropTable:
-    """DROP [USER | SHARED] TABLE, after the word TABLE."""
+    """DROP [USER | SHARED | STREAM] TABLE, after the word TABLE."""
     if_exists = cursor.if_exists()
     table = cursor.table_name()
     if cursor.at(","):
@@ -296,7 +295,7 @@ def _alteration(cursor: Cursor, table: TableName) -> AlterOperation:
         cursor.expect("to")
         return RenameColumn(old, cursor.column_name())
     if cursor.accept("set"):
-        return _set_access_level(cursor)
+        return _set(cursor)
     raise cursor.expected("ADD, DROP, MODIFY, ALTER, RENAME or SET")
 
 
@@ -343,7 +342,8 @@ def _alter_column(cursor: Cursor) -> AlterOperation:
     raise cursor.expected("TYPE, SET NOT NULL, DROP NOT NULL, SET DEFAULT or DROP DEFAULT")
 
 
-def _set_access_level(cursor: Cursor) -> SetAccessLevel:
+def _set(cursor: Cursor) -> SetAccessLevel | SetTtl:
+    """SET ACCESS LEVEL x, or SET TBLPROPERTIES with one of the properties."""
     if cursor.accept("access", "level"):
         start = cursor.peek()
         value: object = cursor.name_or_string("an access level")
@@ -351,8 +351,10 @@ def _set_access_level(cursor: Cursor) -> SetAccessLevel:
         cursor.expect("tblproperties")
         start = cursor.peek()
         options = {name.upper(): value for name, value in cursor.options().items()}
+        if set(options) == {"TTL_SECONDS"}:
+            return SetTtl(options["TTL_SECONDS"])
         if set(options) != {"ACCESS_LEVEL"}:
-            cursor.fail("SET TBLPROPERTIES takes ACCESS_LEVEL and nothing else.", start)
+            cursor.fail("SET TBLPROPERTIES takes ACCESS_LEVEL or TTL_SECONDS, one of them.", start)
         value = options["ACCESS_LEVEL"]
     level = str(value).lower()
     if level not in set(AccessLevel):

@@ -1,7 +1,7 @@
 """What the binder hands to the executor: a query with every name resolved, as plain data.
 
 A plan holds for one (text, namespace, role, catalog version) and, when `kinds_matter`, for one list of JSON
-kinds of the parameters. It names no user: USER tables are scanned in the partition of whoever runs it, and
+kinds of the parameters. It names no user: USER and STREAM tables are scanned in the partition of whoever runs it, and
 CURRENT_USER is a hidden parameter. So every user of a role shares one cached plan.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from sql.expressions import CompiledExpression
 from sql.results import ResultColumn
 from sql.system_tables import SystemTable
-from storage.catalog import TableDef, TableKind
+from storage.catalog import TableDef
 from storage.types import ColumnType
 
 SEQ = "_seq"
@@ -120,8 +120,8 @@ class Scan:
 
     @property
     def own_partition(self) -> bool:
-        """True when the scan reads the caller's partition only (USER tables)."""
-        return self.table is not None and self.table.kind is TableKind.USER
+        """True when the scan reads the caller's partition only (USER and STREAM tables)."""
+        return self.table is not None and self.table.per_user
 
     @property
     def full_name(self) -> str:

@@ -13,11 +13,14 @@ def table_column(table: TableDef, column: str, name: str | None = None) -> Resul
 
 
 def column_flags(table: TableDef, column: str) -> tuple[str, ...]:
-    """`pk` for a column of the primary key, `nn` for NOT NULL, `uq` for one that is unique by itself."""
+    """`pk` for a column of the primary key, `nn` for NOT NULL, `uq` for one that is unique by itself.
+
+    The primary key of a STREAM table is only declared: `pk` without `uq`.
+    """
     definition = table.by_name[column]
     alone = (definition.column_id,)
     flags = []
-    if definition.column_id in table.primary_key:
+    if definition.column_id in table.shown_key:
         flags.append("pk")
     if not definition.nullable:
         flags.append("nn")

@@ -1,10 +1,10 @@
 """Names to tables, whether the caller may read them, and which rows of them: the one place that decides it.
 
-- A USER table is read in the caller's own partition, whatever his role. Every role may.
+- A USER or STREAM table is read in the caller's own partition, whatever his role. Every role may.
 - A SHARED table by its access level.
 - `system.*` only dba and system; `information_schema.*` everyone (its rows show only what he may read).
 
-A caller may know of every USER table and of the SHARED tables that he may read. Others exist for him only as
+A caller may know of every USER and STREAM table and of the SHARED tables that he may read. Others exist for him only as
 "permission denied" when he names one exactly, never as a suggestion.
 """
 
@@ -16,19 +16,19 @@ from collections.abc import Iterable
 from sql.errors import PermissionDenied, TableNotFound
 from sql.identity import Identity, Role, may_read_shared
 from sql.system_tables import SYSTEM, SYSTEM_NAMESPACES, SystemTable, SystemTables
-from storage.catalog import Catalog, TableDef, TableKind
+from storage.catalog import Catalog, TableDef
 
 SHARED_PARTITION = ""
 
 
 def may_read(role: Role, table: TableDef) -> bool:
-    """Whether a role may read a table (its own rows of it, for a USER table)."""
-    return table.kind is TableKind.USER or may_read_shared(role, table.access_level)
+    """Whether a role may read a table (its own rows of it, for a USER or STREAM table)."""
+    return table.per_user or may_read_shared(role, table.access_level)
 
 
 def partition_of(table: TableDef, identity: Identity) -> str:
-    """The partition that a caller reads and writes: his own of a USER table, the only one of a SHARED table."""
-    return identity.user if table.kind is TableKind.USER else SHARED_PARTITION
+    """The partition that a caller reads and writes: his own of a USER or STREAM table, the only one of a SHARED one."""
+    return identity.user if table.per_user else SHARED_PARTITION
 
 
 def readable_tables(role: Role, catalog: Catalog) -> list[TableDef]:

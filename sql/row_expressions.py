@@ -288,6 +288,10 @@ class _RowsView:
         """The base's last `_seq`."""
         return self._base.seq
 
+    def expired_through(self, table: TableDef) -> int:
+        """Of the base; rows of the extra table do not expire."""
+        return self._base.expired_through(table)
+
     def scan(
         self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
     ) -> pa.Table:

@@ -48,8 +48,8 @@ from sql.statements import (
     UseNamespace,
 )
 from sql.storage_errors import storage_errors, translated
-from sql.write_targets import named_table
-from storage.catalog import USER_KIND, TableKind, UserDef
+from sql.write_targets import named_table, refuse_streams
+from storage.catalog import USER_KIND, UserDef
 from storage.errors import DuplicateKey, SchemaChanged, StorageError, WriteConflict
 from storage.transaction import Transaction
 from storage.views import ReadView
@@ -230,7 +230,7 @@ class Session:
     def _refuse_shared(self, statement: Insert | Update | Delete, view: ReadView) -> None:
         """EXECUTE AS USER writes no SHARED table. Who may not know of the table hears "permission denied" as ever."""
         table = named_table(statement.ast, view.catalog, self._context.namespace)
-        if table is not None and table.kind is TableKind.SHARED and may_read(self._context.identity.role, table):
+        if table is not None and not table.per_user and may_read(self._context.identity.role, table):
             raise ExecutionError(
                 f"EXECUTE AS USER is not allowed on SHARED tables (table '{table.full_name}'). "
                 "AS USER impersonation is only supported for USER and STREAM tables."
@@ -300,6 +300,8 @@ class Session:
             raise Unsupported(
                 "Definitions and accounts cannot be changed inside BEGIN … COMMIT; run the statement outside of it."
             )
+        if isinstance(statement, (Query, *WRITES)):
+            refuse_streams(statement.ast, transaction.catalog, context.namespace)
         if isinstance(statement, WRITES):
             plan = self._plan(statement, parsed, transaction, context)
             try:

@@ -90,7 +90,7 @@ def describe(statement: Describe, view: ReadView, caller: Caller, system: System
         if not (latest or statement.history):
             continue
         for place, column in enumerate(version.columns, start=1):
-            is_key = column.column_id in table.primary_key
+            is_key = column.column_id in table.shown_key
             rows.append((
                 column.name, place, column.column_id, data_type(column.type), column.nullable and not is_key, is_key,
                 column.default, column.comment, version.version,
@@ -119,7 +119,7 @@ def _tables(namespace: str | None, view: ReadView, caller: Caller) -> Iterable[S
 
 
 def _stats(name: TableName, view: ReadView, caller: Caller, system: SystemTables) -> StatementResult:
-    """Row counts are those of the caller's own partition for a USER table."""
+    """Row counts are those of the caller's own partition for a USER or STREAM table."""
     table = _table(name, view, caller, system)
     if isinstance(table, SystemTable):
         raise InvalidSql(

@@ -75,7 +75,7 @@ class ColumnSpec:
 
 @dataclass(frozen=True, slots=True)
 class CreateTable:
-    """CREATE [USER | SHARED] TABLE. `kind` is None when neither prefix nor TYPE option was written.
+    """CREATE [USER | SHARED | STREAM] TABLE. `kind` is None when neither prefix nor TYPE option was written.
 
     `options` holds the WITH options by upper-case name with their literal values, TYPE and ACCESS_LEVEL too.
     """
@@ -149,7 +149,16 @@ class SetAccessLevel:
     level: AccessLevel
 
 
-AlterOperation = AddColumn | DropColumn | ModifyColumn | SetNotNull | SetDefault | RenameColumn | SetAccessLevel
+@dataclass(frozen=True, slots=True)
+class SetTtl:
+    """SET TBLPROPERTIES (TTL_SECONDS = n), the value as written."""
+
+    seconds: object
+
+
+AlterOperation = (
+    AddColumn | DropColumn | ModifyColumn | SetNotNull | SetDefault | RenameColumn | SetAccessLevel | SetTtl
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,9 +38,11 @@ def table_id(table: TableDef) -> str:
 
 def options_text(table: TableDef) -> str:
     """The options of a table as JSON text, its kind and access level included."""
-    shown = {"TABLE_TYPE": table.kind.value, **table.options}
-    if table.kind.value == "shared":
+    shown: dict[str, object] = {"TABLE_TYPE": table.kind.value, **table.options}
+    if not table.per_user:
         shown["ACCESS_LEVEL"] = table.access_level.value
+    if table.expires:
+        shown["TTL_SECONDS"] = table.ttl_seconds
     return _json(shown)
 
 
@@ -127,13 +129,13 @@ def schema_row(table: TableDef, version: SchemaVersion, *, latest: bool) -> tupl
             "ordinal_position": place,
             "data_type": column.type.wire_name(),
             "is_nullable": column.nullable,
-            "is_primary_key": column.column_id in table.primary_key,
+            "is_primary_key": column.column_id in table.shown_key,
             "default_value": column.default,
             "column_comment": column.comment,
         }
         for place, column in enumerate(version.columns, start=1)
     ]
-    shared = table.kind.value == "shared"
+    shared = not table.per_user
     return (
         table_id(table), table.name, table.namespace, table.kind.value, table.created_at, version.version,
         _json(columns), table.comment, table.updated_at, options_text(table),
@@ -175,7 +177,7 @@ COLUMN_COLUMNS = (
 
 def _column_rows(view: ReadView, context: SystemContext) -> Rows:
     for table in view.catalog.tables():
-        places = {column_id: place for place, column_id in enumerate(table.primary_key, start=1)}
+        places = {column_id: place for place, column_id in enumerate(table.shown_key, start=1)}
         for ordinal, column in enumerate(table.columns, start=1):
             place = places.get(column.column_id)
             yield (

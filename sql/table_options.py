@@ -1,12 +1,14 @@
 """The WITH options of CREATE TABLE: which there are, what they may say, and how they are stored.
 
 Options are stored in `TableDef.options` by lower-case name as canonical text. STORAGE_ID, USE_USER_STORAGE and
-DELETED_RETENTION_HOURS describe what later layers do with a table; FLUSH_POLICY when its rows move to cold files.
+DELETED_RETENTION_HOURS describe what later layers do with a table; FLUSH_POLICY when its rows move to cold files. The
+access level and TTL_SECONDS are fields of the definition.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from sql.errors import ExecutionError
 from storage.catalog import AccessLevel, TableKind
@@ -14,7 +16,16 @@ from storage.catalog import AccessLevel, TableKind
 MAX_FLUSH_ROWS = 1_000_000
 MAX_FLUSH_SECONDS = 86_400
 MAX_RETENTION_HOURS = 24 * 366 * 100
+MAX_TTL_SECONDS = 100 * 366 * 86_400
 LOCAL_STORAGE = "local"
+
+
+class TableOptions(NamedTuple):
+    """What the options come to: those to store as text, and those that are fields of the definition."""
+
+    stored: dict[str, str]
+    level: AccessLevel
+    ttl_seconds: int
 
 
 def parse_access_level(value: object) -> AccessLevel:
@@ -26,10 +37,11 @@ def parse_access_level(value: object) -> AccessLevel:
         raise ExecutionError(f"Invalid operation: Unknown ACCESS_LEVEL '{value}' (one of {levels})") from None
 
 
-def parse_options(options: dict[str, object], kind: TableKind) -> tuple[dict[str, str], AccessLevel]:
-    """Options to store, and the access level; an error for an unknown one or one that does not fit the kind."""
+def parse_options(options: dict[str, object], kind: TableKind) -> TableOptions:
+    """The options of a table; an error for an unknown one, one that does not fit the kind, or one that is missing."""
     stored = {}
     level = AccessLevel.PRIVATE
+    ttl = 0
     for name, value in options.items():
         if name == "TYPE":  # the statement's kind
             continue
@@ -38,15 +50,33 @@ def parse_options(options: dict[str, object], kind: TableKind) -> tuple[dict[str
                 raise ExecutionError("Invalid operation: ACCESS_LEVEL applies to SHARED tables only")
             level = parse_access_level(value)
         elif name == "TTL_SECONDS":
-            raise ExecutionError("Invalid operation: TTL_SECONDS applies to STREAM tables only")
+            if kind is not TableKind.STREAM:
+                raise ExecutionError("Invalid operation: TTL_SECONDS applies to STREAM tables only")
+            ttl = parse_ttl(value)
+        elif name in _NOT_OF_STREAMS and kind is TableKind.STREAM:
+            raise ExecutionError(f"Invalid operation: {name} does not apply to STREAM tables")
         elif name == "USE_USER_STORAGE" and kind is not TableKind.USER:
             raise ExecutionError("Invalid operation: USE_USER_STORAGE applies to USER tables only")
         elif (parser := _PARSERS.get(name)) is not None:
             stored[name.lower()] = parser(value)
         else:
-            known = ", ".join(sorted([*_PARSERS, "TYPE", "ACCESS_LEVEL"]))
+            known = ", ".join(sorted([*_PARSERS, "TYPE", "ACCESS_LEVEL", "TTL_SECONDS"]))
             raise ExecutionError(f"Invalid operation: Unknown table option '{name}' (known: {known})")
-    return stored, level
+    if kind is TableKind.STREAM and not ttl:
+        raise ExecutionError(
+            "Invalid operation: a STREAM table needs TTL_SECONDS: CREATE STREAM TABLE … WITH (TTL_SECONDS = 60)"
+        )
+    return TableOptions(stored, level, ttl)
+
+
+def parse_ttl(value: object) -> int:
+    """The seconds that rows of a STREAM table live: a whole number from 1 on."""
+    text = str(value).strip()
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise ExecutionError(f"Invalid operation: TTL_SECONDS must be a whole number of seconds, not '{value}'")
+    if not 1 <= int(text) <= MAX_TTL_SECONDS:
+        raise ExecutionError(f"Invalid operation: TTL_SECONDS must be between 1 and {MAX_TTL_SECONDS:,}, not {text}")
+    return int(text)
 
 
 def _storage_id(value: object) -> str:
@@ -87,6 +117,9 @@ def _retention_hours(value: object) -> str:
         raise ExecutionError(f"Invalid operation: DELETED_RETENTION_HOURS must be a number of hours, not '{value}'")
     return str(int(text))
 
+
+_NOT_OF_STREAMS = frozenset({"STORAGE_ID", "FLUSH_POLICY"})
+"""Options about cold files, which rows of STREAM tables never reach."""
 
 _PARSERS: dict[str, Callable[[object], str]] = {
     "STORAGE_ID": _storage_id,

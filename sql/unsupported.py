@@ -85,4 +85,4 @@ def unsupported_statement(words: Sequence[str]) -> str | None:
     return None
 
 
-_PAIRS = frozenset({("materialized", "view"), ("stream", "table"), ("vector", "index")})
+_PAIRS = frozenset({("materialized", "view"), ("vector", "index")})

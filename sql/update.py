@@ -12,6 +12,7 @@ from sqlglot import exp
 
 from sql.assignments import Assignments, plan_assignments
 from sql.checks import CompiledCheck, check_rows, compile_checks
+from sql.errors import Unsupported
 from sql.identity import Identity
 from sql.insert import replaced_rows
 from sql.plan import Path, QueryPlan
@@ -21,7 +22,7 @@ from sql.rights import partition_of
 from sql.row_expressions import Binding, Run, WriteServices, unqualified
 from sql.row_query import found_rows, rows_query
 from sql.violations import check_not_null, duplicate_violation
-from sql.write_targets import resolve_target
+from sql.write_targets import located, resolve_target
 from sql.writing import RowWriter
 from storage.catalog import TableDef
 from storage.errors import DuplicateKey
@@ -99,6 +100,8 @@ class UpdatePlan:
 def plan_update(ast: exp.Update, binding: Binding) -> UpdatePlan:
     """Plan an UPDATE statement."""
     table = resolve_target(ast.this, binding.catalog, binding.system, binding.role, binding.namespace, "update")
+    if table.expires:
+        raise located(Unsupported, f"UPDATE not supported for STREAM tables (table '{table.full_name}')", ast)
     alias = (ast.this.alias or table.name).lower()
     from_ = ast.args.get("from_")
     items = ast.expressions if from_ is not None else [unqualified(item, table, alias) for item in ast.expressions]

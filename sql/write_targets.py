@@ -1,7 +1,7 @@
 """The table that a statement writes, and whether the caller may: the write side of `sql.rights`.
 
-A USER table is written in the caller's own partition, whatever his role; a SHARED table as its access level says;
-system tables never.
+A USER or STREAM table is written in the caller's own partition, whatever his role; a SHARED table as its access level
+says; system tables never.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import TypeVar
 
 from sqlglot import exp
 
-from sql.errors import InvalidSql, PermissionDenied, SqlError
+from sql.errors import InvalidSql, PermissionDenied, SqlError, Unsupported
 from sql.identity import Role, may_write_shared
 from sql.rights import resolve_table
 from sql.scope import position
 from sql.system_tables import SYSTEM_NAMESPACES, SystemTables
-from storage.catalog import Catalog, TableDef, TableKind
+from storage.catalog import Catalog, TableDef
 
 ErrorT = TypeVar("ErrorT", bound=SqlError)
 
@@ -32,7 +32,7 @@ def resolve_target(
     line, column = position(node)
     table = resolve_table(catalog, system, role, written, node.name, line=line, column=column)
     assert isinstance(table, TableDef)
-    if table.kind is TableKind.SHARED and not may_write_shared(role, table.access_level):
+    if not table.per_user and not may_write_shared(role, table.access_level):
         raise located(
             PermissionDenied,
             f"Permission denied: role {role.value} may not write SHARED table '{table.full_name}' "
@@ -47,6 +47,22 @@ def named_table(ast: exp.Insert | exp.Update | exp.Delete, catalog: Catalog, nam
     target = ast.this
     node = target.this if isinstance(target, exp.Schema) else target
     return catalog.table(node.db or namespace, node.name) if isinstance(node, exp.Table) else None
+
+
+def refuse_streams(ast: exp.Expr, catalog: Catalog, namespace: str) -> None:
+    """Raise Unsupported when a statement inside BEGIN … COMMIT names a STREAM table, to read or to write it."""
+    local = {cte.alias for cte in ast.find_all(exp.CTE)}
+    for node in ast.find_all(exp.Table):
+        if not node.db and node.name in local:
+            continue
+        table = catalog.table(node.db or namespace, node.name)
+        if table is not None and table.expires:
+            raise located(
+                Unsupported,
+                f"STREAM tables cannot be used inside BEGIN … COMMIT (table '{table.full_name}'); run the statement "
+                "outside of it.",
+                node,
+            )
 
 
 def located(kind: type[ErrorT], message: str, node: exp.Expr) -> ErrorT:

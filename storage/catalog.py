@@ -20,10 +20,15 @@ from storage.types import ColumnType, arrow_type
 
 
 class TableKind(enum.StrEnum):
-    """How rows of a table are partitioned; the value is the wire spelling in lower case."""
+    """How rows of a table are partitioned; the value is the wire spelling in lower case.
+
+    USER and STREAM tables have a partition for each user; a SHARED table has one. Rows of a STREAM table are only
+    appended, and end by themselves (`storage.expiry`).
+    """
 
     USER = "user"
     SHARED = "shared"
+    STREAM = "stream"
 
 
 class AccessLevel(enum.StrEnum):
@@ -77,6 +82,10 @@ class TableDef(msgspec.Struct, frozen=True, dict=True):
     """A table. `primary_key` lists column ids in key order; empty means a hidden row id.
 
     `history` holds earlier schema versions that stored batches may still have.
+
+    Only STREAM tables: a row lives for `ttl_seconds` from its commit on; rows with a `_seq` up to `expired_through`
+    had expired when the TTL was last changed, and stay so. Their `primary_key` is empty: `declared_key` is what was
+    written as PRIMARY KEY; it names the row for clients and is not enforced.
     """
 
     table_id: int
@@ -97,6 +106,29 @@ class TableDef(msgspec.Struct, frozen=True, dict=True):
     comment: str | None = None
     created_at: int = 0
     updated_at: int = 0
+    ttl_seconds: int = 0
+    expired_through: int = 0
+    declared_key: tuple[int, ...] = ()
+
+    @property
+    def per_user(self) -> bool:
+        """Whether each user has a partition of their own, and reaches no other one."""
+        return self.kind is not TableKind.SHARED
+
+    @property
+    def expires(self) -> bool:
+        """Whether rows end by themselves: a STREAM table."""
+        return self.kind is TableKind.STREAM
+
+    @property
+    def ttl_us(self) -> int:
+        """How long a row of a STREAM table lives, in microseconds."""
+        return self.ttl_seconds * 1_000_000
+
+    @property
+    def shown_key(self) -> tuple[int, ...]:
+        """The columns that definitions show as PRIMARY KEY: enforced, or (STREAM tables) only declared."""
+        return self.primary_key or self.declared_key
 
     @cached_property
     def full_name(self) -> str:

@@ -32,10 +32,9 @@ from storage.environment import (
     FORMAT,
     FORMAT_KEY,
     LOG_TRUNCATED,
-    NAMES,
     NEXT_SEQ,
     NEXT_TABLE_ID,
-    Databases,
+    open_databases,
     open_map,
     read_number,
 )
@@ -85,7 +84,7 @@ def check(path: Path | str) -> list[Problem]:
         raise StorageError(f"the data folder {folder} cannot be opened for reading: {error}") from None
     try:
         with env.begin(buffers=True) as txn:
-            dbs = Databases(*(env.open_db(name.encode(), txn=txn, create=False) for name in NAMES))
+            dbs = open_databases(env, txn)
             return check_reader(Reader(txn, dbs, BatchMemory()))
     except lmdb.Error as error:
         return [Problem("environment", str(folder), f"LMDB cannot read it: {error}")]

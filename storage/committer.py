@@ -34,7 +34,7 @@ from storage.errors import StorageClosed, StorageError, StorageFull, StoragePois
 from storage.feed import newest_timestamp
 from storage.options import StorageOptions
 from storage.reading import Reader
-from storage.seams import Clock
+from storage.seams import ForwardClock
 from storage.snapshots import Committed, SnapshotRegistry
 from storage.submission import Submission, WorkQueue, settle
 from storage.writer import Counters, WriteTransaction
@@ -58,7 +58,7 @@ class Committer:
         queue: WorkQueue,
         counters: Counters,
         options: StorageOptions,
-        clock: Clock,
+        clock: ForwardClock,
         state: Committed,
         on_commit: Published,
         on_reopen: Callable[[], None],
@@ -72,7 +72,7 @@ class Committer:
         self._on_commit = on_commit
         self._on_reopen = on_reopen
         self._next_seq = state.seq + 1
-        self._last_us = self._newest_timestamp()
+        clock.not_before(self._newest_timestamp())
         self._expected = 0
         self._stop = threading.Event()
         self.state = state
@@ -200,7 +200,6 @@ class Committer:
             _abort(txn)
             raise
         self._next_seq = wtxn.next_seq
-        self._last_us = wtxn.now_us()
         self.state = state
         self._count(group, 1)
         try:
@@ -211,7 +210,7 @@ class Committer:
 
     def _transaction(self, txn: Txn, direct: bool) -> WriteTransaction:
         reader = Reader(txn, self._environment.dbs, self._registry.memory)
-        now = max(self._clock.now_us(), self._last_us)
+        now = self._clock.now_us()
         return WriteTransaction(txn, reader, self.state.catalog, self._next_seq, self._counters, now, direct=direct)
 
     def _newest_timestamp(self) -> int:
@@ -333,7 +332,7 @@ class Committer:
                 self._environment.open()
                 self._registry.reset()
                 self.state = self._registry.newest()
-                self._last_us = max(self._last_us, self._newest_timestamp())
+                self._clock.not_before(self._newest_timestamp())
                 break
             except (lmdb.Error, OSError, MemoryError, StorageError) as error:
                 log.error("the storage cannot be reopened yet: %s", error)

@@ -19,7 +19,7 @@ from storage.feed import ChangeFeed
 from storage.lock import FolderLock
 from storage.merge import Merger
 from storage.options import StorageOptions, StorageStats
-from storage.seams import SYSTEM_CLOCK, Clock
+from storage.seams import SYSTEM_CLOCK, Clock, ForwardClock
 from storage.snapshots import Committed, Snapshot, SnapshotRegistry
 from storage.submission import Commit, Submission, WorkQueue
 from storage.writer import Counters, WriteTransaction
@@ -35,7 +35,8 @@ class StorageEngine:
     def __init__(self, path: Path, options: StorageOptions, clock: Clock, lock: FolderLock) -> None:
         self.path = path
         self.options = options
-        self._clock = clock
+        forward = ForwardClock(clock)
+        self._clock = forward
         self._lock = lock
         self._environment = Environment(path, options)
         with self._environment.env.begin() as txn:
@@ -44,7 +45,7 @@ class StorageEngine:
             truncated = read_number(txn, self._environment.dbs, LOG_TRUNCATED, 0)
         self._counters = Counters(catalog_version, next_table_id)
         self._registry = SnapshotRegistry(
-            self._environment, clock, options.lease_seconds, self._counters.allocate_table_id
+            self._environment, forward, options.lease_seconds, self._counters.allocate_table_id
         )
         state = self._registry.newest()
         self._queue = WorkQueue(options.queue_works)
@@ -56,7 +57,7 @@ class StorageEngine:
             self._queue,
             self._counters,
             options,
-            clock,
+            forward,
             state,
             self._on_commit,
             self._on_reopen,

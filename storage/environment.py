@@ -13,6 +13,8 @@ dead        the batch's key, chunk number                  superseded rows of th
 history     table, partition, first `_seq`                 a batch of superseded rows that the log still needs
 keys        table, partition, index, encoded key           `_seq` of the current version, u64 big-endian
 commits     first `_seq` of the commit                     the commit record (`storage.changes`)
+times       commit time in microseconds, u64 big-endian    last `_seq` of the commit, u64 big-endian: only commits that
+                                                           add rows to STREAM tables (`storage.expiry`)
 topics, offsets, state                                     of later issues; created empty
 ==========  =============================================  ======================================================
 
@@ -28,6 +30,12 @@ Durability
 
 No WRITEMAP, NOSYNC or NOMETASYNC: a commit writes the pages, syncs, writes the meta page through a synchronous
 descriptor, and only then do readers see it. A failed commit leaves the meta page before it in force.
+
+Former versions
+---------------
+
+Sub-databases that a folder of a former version lacks are created when it is opened for writing. `times` is the only one
+that was added so far; where such a folder is opened read-only (`headrace check`), its handle is None.
 """
 
 from __future__ import annotations
@@ -36,7 +44,7 @@ import errno
 import os
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lmdb
 
@@ -54,7 +62,7 @@ _U64 = struct.Struct(">Q")
 FORMAT = 1
 PAGE = 4096
 SMALLEST_MAP = 1 << 20
-NAMES = ("meta", "catalog", "rows", "dead", "history", "keys", "commits", "topics", "offsets", "state")
+NAMES = ("meta", "catalog", "rows", "dead", "history", "keys", "commits", "topics", "offsets", "state", "times")
 
 NEXT_SEQ = b"next_seq"
 CATALOG_VERSION = b"catalog_version"
@@ -77,6 +85,7 @@ class Databases(NamedTuple):
     topics: lmdb._Database
     offsets: lmdb._Database
     state: lmdb._Database
+    times: lmdb._Database | None
 
 
 class Environment:
@@ -179,6 +188,17 @@ def open_map(folder: Path, size: int, *, floor: int, readonly: bool = False) -> 
             if size // 2 < floor or code_of(error) != errno.ENOMEM:
                 raise
             size = _round(size // 2)
+
+
+def open_databases(env: lmdb.Environment, txn: Txn) -> Databases:
+    """The sub-databases of a folder that is opened read-only, maybe one of a former version."""
+    *older, newest = NAMES
+    handles: list[Any] = [env.open_db(name.encode(), txn=txn, create=False) for name in older]
+    try:
+        handles.append(env.open_db(newest.encode(), txn=txn, create=False))
+    except lmdb.NotFoundError:
+        handles.append(None)
+    return Databases(*handles)
 
 
 def read_number(txn: Txn | lmdb.Transaction[bytes], dbs: Databases, name: bytes, default: int) -> int:

@@ -29,6 +29,7 @@ from storage.dead import (
 )
 from storage.environment import CATALOG_VERSION, NEXT_SEQ, NEXT_TABLE_ID, Txn, pack_number
 from storage.errors import StorageCorrupt
+from storage.expiry import note_commit
 from storage.keys import object_key, parse_partition, seq_key
 from storage.layout import TableLayout
 from storage.objects import StagedObjects
@@ -146,6 +147,8 @@ class Flusher:
         self.record = CommitRecord(next_seq - 1, timestamp_us, tuple(partitions), named)
         txn.put(seq_key(first_seq), encode_commit(self.record), db=dbs.commits)
         txn.put(NEXT_SEQ, pack_number(next_seq), db=dbs.meta)
+        if any(done.layout is not None and done.layout.table.expires for done in self.written.values()):
+            note_commit(txn, reader, timestamp_us, next_seq - 1)
 
     # --- the parts -----------------------------------------------------------------------------------------------
 

@@ -140,11 +140,11 @@ class Reader:
             chunks.append(_decode_dead(batch_key, value))
         return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
-    def dead_in(self, prefix: bytes) -> dict[bytes, Entries]:
-        """The superseded rows of every batch under a prefix that has any."""
+    def dead_in(self, prefix: bytes, start: bytes | None = None) -> dict[bytes, Entries]:
+        """The superseded rows of every batch under a prefix that has any, from the key `start` on."""
         found: dict[bytes, list[Entries]] = {}
         cursor = self.txn.cursor(db=self.dbs.dead)
-        if cursor.set_range(prefix):
+        if cursor.set_range(start or prefix):
             for raw, value in cursor.iternext():
                 key = bytes(raw)
                 if not key.startswith(prefix):
@@ -152,11 +152,11 @@ class Reader:
                 found.setdefault(key[:-2], []).append(_decode_dead(key[:-2], value))
         return {key: chunks[0] if len(chunks) == 1 else np.concatenate(chunks) for key, chunks in found.items()}
 
-    def dead_counts(self, prefix: bytes) -> dict[bytes, int]:
-        """How many superseded rows the batches under a prefix have, without reading which."""
+    def dead_counts(self, prefix: bytes, start: bytes | None = None) -> dict[bytes, int]:
+        """How many superseded rows the batches under a prefix have (from the key `start` on), without reading which."""
         found: dict[bytes, int] = {}
         cursor = self.txn.cursor(db=self.dbs.dead)
-        if cursor.set_range(prefix):
+        if cursor.set_range(start or prefix):
             for raw, value in cursor.iternext():
                 key = bytes(raw)
                 if not key.startswith(prefix):
@@ -173,30 +173,48 @@ class Reader:
         with_seq: bool = False,
         owner: object | None = None,
         also_dead: Seqs | None = None,
+        after: int = 0,
     ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
-        """The live rows of a partition in `_seq` order; rows of `also_dead` (ascending) are left out too."""
+        """The live rows of a partition with a `_seq` after `after`, in `_seq` order, without those of `also_dead`."""
         prefix = row_key_prefix(layout.table.table_id, partition)
-        dead = self.dead_in(prefix)
+        start = self.start_after(prefix, after)
+        dead = self.dead_in(prefix, start)
         schema = layout.projection(layout.table.schema_version, columns, with_seq=with_seq).schema
         batches = []
-        for batch in self.stored(prefix):
+        for batch in self.stored(prefix, start=start):
             plan = layout.projection(batch.header.schema_version, columns, with_seq=with_seq)
             projected = plan.batch(self.decode(layout, batch, owner))
             gone = dead[batch.key]["row"] if batch.key in dead else None
             if also_dead is not None and len(also_dead):
                 more = positions_in(seqs_of(batch.value, batch.header), also_dead)
                 gone = more if gone is None else np.concatenate((gone, more))
+            if batch.first_seq <= after:
+                early = np.arange(rows_through(batch, after))
+                gone = early if gone is None else np.union1d(gone, early)
             if gone is None or not len(gone):
                 batches.append(projected)
             elif len(gone) < batch.header.rows:
                 batches += without(projected, gone)
         return schema, batches
 
-    def count(self, layout: TableLayout, partition: bytes) -> int:
-        """How many live rows a partition has, from headers alone."""
+    def count(self, layout: TableLayout, partition: bytes, *, after: int = 0) -> int:
+        """How many live rows with a `_seq` after `after` a partition has, from headers as far as they tell."""
         prefix = row_key_prefix(layout.table.table_id, partition)
-        total = sum(batch.header.rows for batch in self.stored(prefix))
-        return total - sum(self.dead_counts(prefix).values()) if total else 0
+        start = self.start_after(prefix, after)
+        total, cut = 0, 0
+        for batch in self.stored(prefix, start=start):
+            total += batch.header.rows
+            if batch.first_seq <= after:
+                early = rows_through(batch, after)
+                cut = early - int((self.dead_of(batch.key)["row"] < early).sum())
+        return total - cut - sum(self.dead_counts(prefix, start).values()) if total else 0
+
+    def start_after(self, prefix: bytes, after: int) -> bytes | None:
+        """The key of the first batch of a partition that may hold a `_seq` after `after`; None for the beginning."""
+        batch = self.around(prefix, after) if after else None
+        if batch is None:
+            return None
+        return batch.key if batch.header.last_seq > after else prefix + (after + 1).to_bytes(8, "big")
 
     def fetch(
         self,
@@ -332,6 +350,11 @@ class Reader:
 
 
 PARTITION_NAME = b"partition\0"
+
+
+def rows_through(batch: Stored, seq: int) -> int:
+    """How many rows of a batch have a `_seq` up to this one."""
+    return int(seqs_of(batch.value, batch.header).searchsorted(seq, "right"))
 
 
 def positions_in(seqs: Seqs, wanted: Seqs) -> Seqs:

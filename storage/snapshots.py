@@ -74,9 +74,16 @@ class Snapshot(StoredView):
     """One commit, for reading. Use it from one thread at a time and close it (it is a context manager)."""
 
     def __init__(
-        self, registry: SnapshotRegistry, reader: Reader, state: Committed, deadline: float, opened: float, purpose: str
+        self,
+        registry: SnapshotRegistry,
+        reader: Reader,
+        state: Committed,
+        now_us: int,
+        deadline: float,
+        opened: float,
+        purpose: str,
     ) -> None:
-        super().__init__(reader, state.catalog, state.seq)
+        super().__init__(reader, state.catalog, state.seq, now_us)
         self.purpose = purpose
         self.deadline = deadline
         self.opened = opened
@@ -223,7 +230,7 @@ class SnapshotRegistry:
         state = self._states.get(txn.id()) or self._load(reader)
         now = self._clock.monotonic()
         deadline = now + (self._lease if lease is None else lease)
-        snapshot = Snapshot(self, reader, state, deadline, now, purpose)
+        snapshot = Snapshot(self, reader, state, self._clock.now_us(), deadline, now, purpose)
         self._active[id(snapshot)] = snapshot
         return snapshot
 
@@ -245,7 +252,7 @@ class SnapshotRegistry:
         version = read_number(reader.txn, reader.dbs, CATALOG_VERSION, 0)
         catalog = self._loaded
         if catalog is None or catalog.version != version:
-            catalog = self._loaded = load_catalog(StoredView(reader, Catalog(version, (), ()), seq), version)
+            catalog = self._loaded = load_catalog(StoredView(reader, Catalog(version, (), ()), seq, 0), version)
         return Committed(seq, catalog)
 
     def newest(self) -> Committed:

@@ -41,6 +41,10 @@ class StagedReads:
         """The last `_seq` of the base."""
         return self._base.seq
 
+    def expired_through(self, table: TableDef) -> int:
+        """Up to where rows of a STREAM table have expired in the base; staged rows never have."""
+        return self._base.expired_through(table)
+
     def scan(
         self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
     ) -> pa.Table:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from storage.catalog import Catalog, TableDef
 from storage.errors import StorageCorrupt, StorageError
+from storage.expiry import seq_at
 from storage.keys import index_key_prefix, object_key, object_prefix, partition_key, row_key_prefix
 from storage.layout import layout_of
 from storage.reading import Reader
@@ -20,14 +21,20 @@ T = TypeVar("T")
 
 
 class StoredView:
-    """Reads under a lock, so that whoever ends the transaction (`storage.snapshots`) does it between two reads."""
+    """Reads under a lock, so that whoever ends the transaction (`storage.snapshots`) does it between two reads.
+
+    Rows of STREAM tables that had expired when the view was opened (`now_us`) are not there for any of its methods.
+    They have no key in the index, so what reads by key (`find`, `get_row`, …) never meets one.
+    """
 
     missing: type[StorageError] = StorageCorrupt
     """What a `_seq` that is not stored raises."""
 
-    def __init__(self, reader: Reader, catalog: Catalog, seq: int) -> None:
+    def __init__(self, reader: Reader, catalog: Catalog, seq: int, now_us: int) -> None:
         self._lock = threading.RLock()
         self._reader = reader
+        self._now_us = now_us
+        self._cutoffs: dict[int, int] = {}
         self.catalog = catalog
         self.seq = seq
 
@@ -38,6 +45,20 @@ class StoredView:
     def _owner(self) -> object | None:
         """What zero-copy arrays keep alive; None makes `scan` copy."""
         return None
+
+    def _cutoff(self, reader: Reader, table: TableDef) -> int:
+        """`expired_through`, with the lock held: every method that reads rows starts behind it."""
+        if not table.expires:
+            return 0
+        found = self._cutoffs.get(table.ttl_us)
+        if found is None:
+            found = self._cutoffs[table.ttl_us] = seq_at(reader, self._now_us - table.ttl_us)
+        return max(found, table.expired_through)
+
+    def expired_through(self, table: TableDef) -> int:
+        """Up to where rows of a STREAM table have expired; see ReadView."""
+        with self._lock:
+            return self._cutoff(self._open(), table)
 
     def scan(
         self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
@@ -56,13 +77,15 @@ class StoredView:
     ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
         """See Base."""
         with self._lock:
-            return self._open().scan(
+            reader = self._open()
+            return reader.scan(
                 layout_of(table),
                 partition_key(partition),
                 columns,
                 with_seq=with_seq,
                 owner=self._owner(),
                 also_dead=None if superseded is None else np.asarray(superseded),
+                after=self._cutoff(reader, table),
             )
 
     def find(self, table: TableDef, partition: str, keys: Sequence[bytes], index_id: int = 0) -> list[int | None]:
@@ -86,7 +109,9 @@ class StoredView:
     ) -> pa.Table:
         """Rows by `_seq`; see ReadView."""
         with self._lock:
-            return self._open().fetch(
+            reader = self._open()
+            self._expect_unexpired(reader, table, seqs)
+            return reader.fetch(
                 layout_of(table), partition_key(partition), seqs, columns, with_seq=with_seq, missing=self.missing
             )
 
@@ -109,7 +134,9 @@ class StoredView:
         """See Base."""
         prefix = row_key_prefix(table.table_id, partition_key(partition))
         with self._lock:
-            return self._open().row(layout_of(table), prefix, seq, columns, self.missing)
+            reader = self._open()
+            self._expect_unexpired(reader, table, (seq,))
+            return reader.row(layout_of(table), prefix, seq, columns, self.missing)
 
     def find_range(
         self,
@@ -132,12 +159,17 @@ class StoredView:
         with self._lock:
             return self._open().find_range(prefix, low, high, limit=limit, reverse=reverse)
 
+    def _expect_unexpired(self, reader: Reader, table: TableDef, seqs: Sequence[int]) -> None:
+        if table.expires and len(seqs) and min(seqs) <= self._cutoff(reader, table):
+            raise self.missing(f"the row with _seq {min(seqs)} of table {table.full_name} has expired")
+
     def live(self, table: TableDef, partition: str, seqs: Sequence[int]) -> list[bool]:
         """See Base."""
         prefix = row_key_prefix(table.table_id, partition_key(partition))
         with self._lock:
             reader = self._open()
-            return [reader.is_live(prefix, seq) for seq in seqs]
+            cutoff = self._cutoff(reader, table)
+            return [seq > cutoff and reader.is_live(prefix, seq) for seq in seqs]
 
     def partitions(self, table: TableDef) -> list[str]:
         """Partitions with rows; see ReadView."""
@@ -148,7 +180,8 @@ class StoredView:
     def count(self, table: TableDef, partition: str) -> int:
         """Live rows; see ReadView."""
         with self._lock:
-            return self._open().count(layout_of(table), partition_key(partition))
+            reader = self._open()
+            return reader.count(layout_of(table), partition_key(partition), after=self._cutoff(reader, table))
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """A definition; see ReadView."""

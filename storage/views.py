@@ -23,6 +23,12 @@ class ReadView(Protocol):
     def seq(self) -> int:
         """The last `_seq` of this state."""
 
+    def expired_through(self, table: TableDef) -> int:
+        """Rows of a STREAM table with a `_seq` up to this one have expired in this view; 0 for other tables.
+
+        No method of the view shows an expired row, or says that it is there.
+        """
+
     def scan(
         self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
     ) -> pa.Table:

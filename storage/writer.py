@@ -75,7 +75,7 @@ class WriteTransaction(StagedView):
         *,
         direct: bool,
     ) -> None:
-        self._writer_base = WriterBase(reader, catalog, next_seq - 1)
+        self._writer_base = WriterBase(reader, catalog, next_seq - 1, now_us)
         super().__init__(self._writer_base, next_seq, counters.next_catalog_version)
         self.direct = direct
         self.failed = False

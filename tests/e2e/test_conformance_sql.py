@@ -402,7 +402,7 @@ def test_modes_of_big_integers(serve: Serve, mode: str, small: object) -> None:
 @pytest.mark.parametrize(
     "sql",
     [
-        "CREATE STREAM TABLE app.s (id INT) WITH (TTL_SECONDS = 5)", "CREATE STORAGE s TYPE filesystem PATH 'x'",
+        "CREATE STORAGE s TYPE filesystem PATH 'x'",
         "ALTER STORAGE s SET NAME 'n'", "DROP STORAGE IF EXISTS s", "SHOW STORAGES", "STORAGE CHECK local",
         "STORAGE FLUSH TABLE app.t", "STORAGE FLUSH ALL IN app", "STORAGE COMPACT TABLE app.t", "KILL JOB 'x'",
         "KILL LIVE QUERY 'x'", "SUBSCRIBE TO app.t", "SUBSCRIBE TO SELECT * FROM app.t OPTIONS (last_rows=5)",

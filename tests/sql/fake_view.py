@@ -36,6 +36,9 @@ class FakeView:
         self.seq += rows.num_rows
         self._rows[table.table_id, partition] = rows.add_column(0, "_seq", seqs)
 
+    def expired_through(self, table: TableDef) -> int:
+        return 0
+
     def _all(self, table: TableDef, partition: str) -> pa.Table:
         self.reads.append((table.full_name, partition))
         found = self._rows.get((table.table_id, partition))

@@ -297,6 +297,8 @@ def test_table_level_key() -> None:
         ("CREATE SHARED TABLE t (a INT)", TableKind.SHARED),
         ("CREATE USER TABLE t (a INT) WITH (TYPE = 'user')", TableKind.USER),
         ("CREATE TABLE t (a INT) WITH (TYPE = 'SHARED')", TableKind.SHARED),
+        ("CREATE STREAM TABLE t (a INT) WITH (TTL_SECONDS = 5)", TableKind.STREAM),
+        ("CREATE TABLE t (a INT) WITH (TYPE = 'STREAM', TTL_SECONDS = 5)", TableKind.STREAM),
         ("CREATE TABLE t (a INT) WITH (ACCESS_LEVEL = PUBLIC)", None),
     ],
 )
@@ -455,8 +457,7 @@ UNSUPPORTED = [
     ("COPY t TO 'x'", "COPY"), ("ATTACH 'x'", "ATTACH"), ("DETACH x", "DETACH"), ("INSTALL httpfs", "INSTALL"),
     ("LOAD httpfs", "LOAD"), ("PRAGMA version", "PRAGMA"), ("SET x = 1", "SET X"), ("SET NAMESPACE = 'a'", "SET"),
     ("CALL f()", "CALL"), ("TRUNCATE t", "TRUNCATE"), ("MERGE INTO t USING u ON true", "MERGE"),
-    ("CREATE TABLE t AS SELECT 1", "CREATE TABLE … AS"), ("CREATE STREAM TABLE t (a INT)", "CREATE STREAM TABLE"),
-    ("CREATE TABLE t (a INT) WITH (TYPE = 'STREAM')", "STREAM tables"), ("CREATE TOPIC t", "CREATE TOPIC"),
+    ("CREATE TABLE t AS SELECT 1", "CREATE TABLE … AS"), ("CREATE TOPIC t", "CREATE TOPIC"),
     ("CREATE VIEW v AS SELECT 1", "CREATE VIEW"), ("CREATE OR REPLACE VIEW v AS SELECT 1", "CREATE VIEW"),
     ("CREATE MATERIALIZED VIEW v AS SELECT 1", "CREATE MATERIALIZED VIEW"), ("DROP VIEW v", "DROP VIEW"),
     ("CREATE INDEX i ON t (a)", "CREATE INDEX"), ("CREATE UNIQUE INDEX i ON t (a)", "CREATE INDEX"),
