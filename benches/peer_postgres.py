@@ -42,7 +42,20 @@ class Postgres:
         self._service: ServerProcess | None = None
 
     def start(self, folder: Path) -> None:
-        """Initialise a cluster, start it as user `postgres` when we are root, and the service."""
+        """Start the database and the service."""
+        self.start_database(folder)
+        port = free_port()
+        self.base = f"http://127.0.0.1:{port}"
+        self._service = ServerProcess(
+            uvicorn_command("benches.postgres_application:application", port),
+            port,
+            folder / "postgres-service.log",
+            environment={"DATABASE_DSN": self.dsn()},
+        )
+        self._service.start()
+
+    def start_database(self, folder: Path) -> None:
+        """Initialise a cluster and start it, as user `postgres` when we are root."""
         programs = _programs()
         user = "postgres" if os.geteuid() == 0 else None
         home = folder / "postgres"
@@ -68,15 +81,6 @@ class Postgres:
             directory=home,
         )
         self._database.start()
-        port = free_port()
-        self.base = f"http://127.0.0.1:{port}"
-        self._service = ServerProcess(
-            uvicorn_command("benches.postgres_application:application", port),
-            port,
-            folder / "postgres-service.log",
-            environment={"DATABASE_DSN": self._dsn()},
-        )
-        self._service.start()
 
     def stop(self) -> None:
         """End the service, then the database."""
@@ -100,7 +104,7 @@ class Postgres:
 
     def execute(self, sql: str, data: bytes | pa.Buffer = b"") -> None:
         """Run one statement through psql."""
-        command = [str(_programs() / "psql"), self._dsn(), "-q", "-v", "ON_ERROR_STOP=1", "-c", sql]
+        command = [str(_programs() / "psql"), self.dsn(), "-q", "-v", "ON_ERROR_STOP=1", "-c", sql]
         subprocess.run(command, input=memoryview(data), check=True, capture_output=True)
 
     def point_read(self, rows: int) -> Load:
@@ -126,5 +130,6 @@ class Postgres:
         body = f'return "/notes/" .. any_id({rows}), string.format(\'{{"stars":%d}}\', n % 5)'
         return Load(self.base, body, method="PATCH", setup=LUA_ROW, headers=_JSON)
 
-    def _dsn(self) -> str:
+    def dsn(self) -> str:
+        """How clients reach the database."""
         return f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
