@@ -5,8 +5,9 @@ The router raises what it does not handle; the gate turns it into an answer (`se
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -14,6 +15,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.active import ActiveRequests
+from server.errors import HttpError
 from server.middleware.gate import Gate
 from server.routes import openapi
 from server.routes.health import HealthRoutes
@@ -26,14 +28,23 @@ INGEST_PATH = "/v1/api/ingest/{namespace}/{table}"
 
 
 def create_app(
-    state: AppState, more_routes: Sequence[BaseRoute] = (), *, active: ActiveRequests | None = None
+    state: AppState,
+    more_routes: Sequence[BaseRoute] = (),
+    *,
+    active: ActiveRequests | None = None,
+    websocket_routes: Mapping[str, ASGIApp] = MappingProxyType({}),
 ) -> ASGIApp:
-    """Make the ASGI application; `more_routes` are those of other areas, such as `server.auth.routes.routes`."""
+    """Make the ASGI application.
+
+    `more_routes` are those of other areas, such as `server.auth.routes.routes`. `websocket_routes` maps paths to the
+    applications of the WebSockets there; a request to such a path that does not upgrade is answered with 426.
+    """
     active = ActiveRequests() if active is None else active
     sql = SqlEndpoint(state, active)
     routes = [*own_routes(state, active), *more_routes]
     router = Router(routes, redirect_slashes=False, default=_not_found, lifespan=_lifespan(active))
-    return Gate(_mark(router), {SQL_PATH: sql}, state.config, state.limits)
+    hot = dict.fromkeys(websocket_routes, _upgrade_required) | {SQL_PATH: sql}
+    return Gate(_mark(router), hot, state.config, state.limits, websocket_routes)
 
 
 def own_routes(state: AppState, active: ActiveRequests) -> list[Route]:
@@ -68,6 +79,12 @@ def _mark(router: Router) -> ASGIApp:
     return app
 
 
+async def _upgrade_required(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell that there is a WebSocket only."""
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    raise HttpError(426, "UPGRADE_REQUIRED", f"{scope['path']} is a WebSocket; upgrade to it.", headers=headers)
+
+
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """Tell that nothing is there; WebSockets come with live queries."""
+    """Tell that nothing is there."""
     raise HTTPException(404)

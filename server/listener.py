@@ -17,6 +17,7 @@ from server.config import Config
 from server.middleware.client_address import ClientAddresses
 from server.middleware.rate_limit import RateLimits
 from server.protocol import make_protocol
+from server.websocket.protocol import make_websocket_protocol
 
 
 class ListenError(Exception):
@@ -92,7 +93,7 @@ def make_server(app: ASGIApp, config: Config, limits: RateLimits, on_listening: 
         app,
         loop="none",
         http=make_protocol(performance, limits, addresses),
-        ws="none",
+        ws=make_websocket_protocol(config),
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -58,6 +58,12 @@ class RequestLog:
         }
         _log.log(level, "%s %r %d", fields["method"], fields["path"], status, extra={"fields": fields})
 
+    def ended(self, exchange: Exchange) -> None:
+        """Log that a WebSocket is over, and how long it lasted."""
+        path = exchange.scope["path"]
+        fields = {"path": path, "took_ms": exchange.took_ms, "client": exchange.client, "user": exchange.user}
+        _log.debug("WebSocket %r ended", path, extra={"fields": fields})
+
     def failed(self, error: Exception, exchange: Exchange) -> None:
         """Log what went wrong inside a request, with its traceback."""
         path = exchange.scope["path"]

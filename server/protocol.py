@@ -1,5 +1,8 @@
 """uvicorn's HTTP protocol with the limits that it lacks: slow and large request heads, stalled bodies, connections.
 
+They hold for upgrades to WebSocket as well, whose transport goes to `server/websocket/protocol.py` once the request is
+complete; the connection stays counted until it is lost.
+
 =====================  ============================================================================================
 what                   then
 =====================  ============================================================================================
@@ -17,7 +20,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
+import httptools
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config as UvicornConfig
@@ -25,12 +30,19 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from server.config import PerformanceSection
+from server.errors import HttpError
 from server.middleware.client_address import ClientAddresses
 from server.middleware.rate_limit import RateLimits
+from server.websocket.handshake import Handshake, check_upgrade
+from server.websocket.protocol import Upgrade, WebSocketProtocol
 
 
 class HeadTooLarge(Exception):
     """The head of a request is larger than allowed; raised inside the parser, which then gives up."""
+
+
+class BadUpgrade(Exception):
+    """A request to upgrade that has a body or no path; raised inside the parser, which then gives up."""
 
 
 def make_protocol(
@@ -70,6 +82,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._head_size = 0
         self._counted = ""
+        self._refusal: HttpError | None = None
+        self._upgraded = False
+        self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
 
     def counts_connections(self, peer: str) -> bool:
@@ -83,7 +98,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.counts_connections(peer):
             self._counted = peer
             if not self.limits.connect(peer):
-                self.app = _refuse_connection(*self.limits.connections(peer))
+                self._refusal = _too_many_connections(*self.limits.connections(peer))
+                self.app = _refuse_connection(self._refusal)
         self._arm(self.head_timeout, self._head_overdue)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -92,16 +108,33 @@ class LimitedProtocol(HttpToolsProtocol):
         self._discount()
         super().connection_lost(exc)
 
-    def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over to the WebSocket protocol, which has limits of its own."""
-        self._disarm()
-        self._discount()
-        super().handle_websocket_upgrade()
+    def shutdown(self) -> None:
+        """Note that the server stops (called by uvicorn)."""
+        self._stopping = True
+        super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, then see what the connection waits for."""
+        if self._upgraded:
+            return  # an upgrade behind unanswered requests: the connection closes after their answers
         self._head_size += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                if self._should_upgrade():
+                    self._hand_over(data)
+                    return
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
+        self._watch()
+
+    def _watch(self) -> None:
+        """Arm the timer of what the connection waits for."""
         if self._in_head:
             if self._head_size > self.max_head:
                 self._refuse_head()
@@ -112,6 +145,51 @@ class LimitedProtocol(HttpToolsProtocol):
             self._arm(self.body_timeout, self._body_overdue)
         elif self._timer is None and self.timeout_keep_alive_task is None and self._idle():
             self._arm(self.head_timeout, self._head_overdue)
+
+    def _should_upgrade(self) -> bool:
+        """Whether the request asks for a WebSocket; other upgrades, and other methods, are answered as without."""
+        if self.scope["method"] != "GET" or self.ws_protocol_class is None:
+            return False
+        return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in self.headers)
+
+    def _hand_over(self, rest: bytes) -> None:
+        """Give the transport to the WebSocket protocol, with what followed the request."""
+        self._upgraded = True
+        self._disarm()
+        if not self._idle():
+            self.cycle.keep_alive = False
+            return
+        url = httptools.parse_url(self.url)
+        version: str = self.scope["http_version"]
+        upgrade = Upgrade(
+            handshake=self._check_upgrade(version),
+            path=url.path,
+            query=url.query or b"",
+            http_version=version,
+            headers=list(self.headers),
+            rest=rest,
+        )
+        self.connections.discard(self)
+        release, self._counted = partial(_release, self.limits, self._counted), ""
+        protocol = self.ws_protocol_class(self.config, self.server_state, self.app_state)  # type: ignore[call-arg,misc]
+        assert isinstance(protocol, WebSocketProtocol)
+        protocol.upgrade(self.transport, upgrade, release)
+        self.parser = None  # type: ignore[assignment]  # they hold each other
+
+    def _check_upgrade(self, http_version: str) -> Handshake | HttpError:
+        if self._refusal is not None:
+            return self._refusal
+        if self._stopping:
+            message = "The server is shutting down"
+            return HttpError(503, "SERVER_SHUTTING_DOWN", message, headers={"Retry-After": "5"})
+        limit = self.limit_concurrency
+        if limit is not None and (len(self.connections) >= limit or len(self.tasks) >= limit):
+            message = "The server has as many connections as it may have"
+            return HttpError(503, "SERVER_OVERLOADED", message, headers={"Retry-After": "5"})
+        try:
+            return check_upgrade("GET", http_version, self.url.decode("latin-1"), self.headers)
+        except HttpError as error:
+            return error
 
     def on_message_begin(self) -> None:
         """Note that the head of a request begins."""
@@ -128,10 +206,24 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._disarm()
         self._in_body = True
+        if self.parser.should_upgrade():
+            self._check_upgrade_head()
         super().on_headers_complete()
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None:
             cycle.__class__ = OneWriteCycle
+
+    def _check_upgrade_head(self) -> None:
+        """Refuse an upgrade that announces a body, or whose target has no path, while the parser can still do so."""
+        self.scope["method"] = self.parser.get_method().decode("ascii")
+        if not self._should_upgrade():
+            return
+        path = httptools.parse_url(self.url).path
+        if not path or not path.isascii():
+            raise BadUpgrade
+        for name, value in self.headers:
+            if name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 ")):
+                raise BadUpgrade
 
     def on_message_complete(self) -> None:
         """Note that the whole request has arrived."""
@@ -148,9 +240,6 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse_head()
         else:
             super().send_400_response(msg)
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: whoever asks for another protocol goes on with HTTP, and must not fill the log."""
 
     def _idle(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
@@ -224,14 +313,25 @@ class OneWriteCycle(RequestResponseCycle):
         return True
 
 
-def _refuse_connection(current: int, maximum: int) -> ASGIApp:
+def _too_many_connections(current: int, maximum: int) -> HttpError:
+    return HttpError(
+        503,
+        "TOO_MANY_CONNECTIONS",
+        "Too many connections from your IP address",
+        fields={"current": current, "max": maximum},
+        headers={"Retry-After": "5"},
+    )
+
+
+def _release(limits: RateLimits, counted: str) -> None:
+    """Discount an upgraded connection."""
+    if counted:
+        limits.disconnect(counted)
+
+
+def _refuse_connection(refusal: HttpError) -> ASGIApp:
     """Return the application that a connection beyond the limit gets."""
-    body = msgspec.json.encode({
-        "error": "TOO_MANY_CONNECTIONS",
-        "message": "Too many connections from your IP address",
-        "current": current,
-        "max": maximum,
-    })  # fmt: skip
+    body = msgspec.json.encode({"error": refusal.code, "message": refusal.message, **refusal.fields})
 
     async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
         headers = [

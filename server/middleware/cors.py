@@ -22,6 +22,10 @@ class Cors:
         self._max_age = b"%d" % config.max_age
         self._private_network = config.allow_private_network
 
+    def allows(self, origin: bytes) -> bool:
+        """Whether pages of that origin may open WebSockets, which no browser asks for beforehand."""
+        return self._any or origin in self._origins
+
     def headers(self, origin: bytes) -> Headers:
         """Return the headers of any answer to that origin; only `Vary` for one that is not allowed."""
         if self._any:

@@ -1,4 +1,4 @@
-"""What a session sees of its WebSocket beside ASGI: ready-made frames out, back-pressure and heartbeat facts.
+"""The sending half of a WebSocket, as its session sees it: ready-made frames, back-pressure, heartbeat facts.
 
 A session finds its `FrameConnection` in `scope["extensions"]["headrace.frames"]["connection"]`. It may be used from the
 event loop's thread only, after `websocket.accept` was sent.
@@ -6,8 +6,16 @@ event loop's thread only, after `websocket.accept` was sent.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
+
+from server.websocket.frames import Opcode, close_frame, control_frame
+
+CLOSE_SECONDS = 5.0
+"""How long a client may take to answer a close frame, and to close its side afterwards."""
+
+_PING = control_frame(Opcode.PING)
 
 EXTENSION = "headrace.frames"
 """The name under which a WebSocket's scope carries its connection."""
@@ -62,3 +70,231 @@ class FrameConnection(Protocol):
     @property
     def closed(self) -> bool:
         """Whether closing has begun, by either side, or the connection is lost: frames are dropped from then on."""
+
+
+class Connection:
+    """The sending half of a WebSocket: writes, water marks, the closing handshake. It is a `FrameConnection`.
+
+    The socket protocol (`server/websocket/protocol.py`) tells it what the transport and the client do.
+    """
+
+    __slots__ = (
+        "_close_timer",
+        "_closing",
+        "_drained",
+        "_handed",
+        "_heard",
+        "_high",
+        "_loop",
+        "_on_drain",
+        "_open",
+        "_paused",
+        "_pong",
+        "_size",
+        "_taken",
+        "_transport",
+        "_waiters",
+        "_write",
+        "_writelines",
+        "full",
+        "reading",
+    )
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        high: int,
+        closing: Callable[[int, str], None],
+    ) -> None:
+        """`closing` is called, with code and reason, when this side begins the closing handshake."""
+        self._transport = transport
+        self._loop = loop
+        self._high = high
+        self._closing: Callable[[int, str], None] | None = closing
+        self._write = transport.write
+        self._writelines = transport.writelines
+        self._size = transport.get_write_buffer_size
+        self._open = False
+        self.full = False
+        self.reading = True  # False while the session keeps the client waiting
+        self._paused = False
+        self._handed = 0
+        self._taken = 0
+        self._heard = self._drained = loop.time()
+        self._on_drain: Callable[[], None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._pong: bytes | None = None
+        self._close_timer: asyncio.TimerHandle | None = None
+        transport.set_write_buffer_limits(high, high // 4)
+
+    # What sessions use
+
+    def write(self, frame: bytes) -> None:
+        """Hand a complete frame over; dropped once closing has begun."""
+        if self._open:
+            self._handed += len(frame)
+            self._write(frame)
+            if self._size() > self._high and not self.full:
+                self._fill()
+
+    def write_many(self, frames: Sequence[bytes]) -> None:
+        """Hand several complete frames over; also parts of frames, if together they are complete."""
+        if self._open:
+            self._handed += sum(map(len, frames))
+            self._writelines(frames)
+            if self._size() > self._high and not self.full:
+                self._fill()
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that were handed over and that the socket has not taken yet."""
+        return self._size()
+
+    def on_drain(self, callback: Callable[[], None] | None) -> None:
+        """Have a function called on the event loop whenever `full` turns false; None takes it back."""
+        self._on_drain = callback
+
+    def ping(self) -> None:
+        """Send a ping; nothing if closing has begun."""
+        self.write(_PING)
+
+    @property
+    def last_heard(self) -> float:
+        """When the last complete frame came; the present while the client is kept waiting."""
+        return self._heard if self.reading else self._loop.time()
+
+    @property
+    def last_drained(self) -> float:
+        """When the socket was last seen to take bytes; the present while none wait."""
+        self._look()
+        return self._drained
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin the closing handshake; nothing if it has begun."""
+        if not self._open:
+            return
+        self._open = False
+        self._write(close_frame(code, reason))
+        self._arm()
+        if self._closing is not None:
+            self._closing(code, reason)
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self._open = False
+        self._transport.abort()
+
+    @property
+    def closed(self) -> bool:
+        """Whether closing has begun or the connection is lost."""
+        return not self._open
+
+    # What the socket protocol tells
+
+    def accepted(self) -> None:
+        """The handshake is complete: frames may be written."""
+        self._open = True
+        self._heard = self._loop.time()
+
+    def heard(self) -> None:
+        """A complete frame came."""
+        self._heard = self._loop.time()
+
+    def answer_ping(self, payload: bytes) -> None:
+        """Send a pong; of those that cannot be sent while the buffer is full, the newest (RFC 6455, 5.5.3)."""
+        if self.full:
+            self._pong = payload
+        else:
+            self.write(control_frame(Opcode.PONG, payload))
+
+    def answer_close(self, payload: bytes) -> None:
+        """The client's close frame came: answer it unless it was an answer, and close."""
+        if self._open:
+            self._open = False
+            self._write(control_frame(Opcode.CLOSE, payload))
+        self.finish()
+
+    def fail(self, code: int, reason: str) -> None:
+        """Send a close frame unless one was sent, and close without waiting for an answer."""
+        if self._open:
+            self._open = False
+            self._write(close_frame(code, reason))
+        self.finish()
+
+    def finish(self) -> None:
+        """End this side of the stream and wait for the client to end its own: a reset could eat the last frame."""
+        self._arm()
+        if not self._transport.is_closing() and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def lost(self) -> None:
+        """The transport is closed: let go of everything."""
+        self._open = False
+        self._disarm()
+        self._closing = self._on_drain = None
+        self._wake()
+
+    def pause(self) -> None:
+        """The transport holds more than the high-water mark."""
+        self._paused = True
+        self.full = True
+
+    def resume(self) -> None:
+        """The transport holds less than the low-water mark."""
+        self._paused = False
+        if self.full:
+            self._drain()
+
+    async def drained(self) -> None:
+        """Wait until the buffer is not full, or the connection is lost."""
+        if self.full and not self._transport.is_closing():
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    # Inside
+
+    def _fill(self) -> None:
+        """Note that the buffer is full: the transport itself may tell so only when it has tried to send."""
+        self.full = True
+        self._look()
+        self._loop.call_soon(self._flushed)
+
+    def _flushed(self) -> None:
+        """The transport has tried to send: if it does not call that full, nobody else will tell that it drained."""
+        if self.full and not self._paused:
+            self._drain()
+
+    def _drain(self) -> None:
+        self.full = False
+        self._look()
+        pong, self._pong = self._pong, None
+        if pong is not None:
+            self.write(control_frame(Opcode.PONG, pong))
+        self._wake()
+        if self._on_drain is not None and self._open:
+            self._on_drain()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _look(self) -> None:
+        """Compare what the socket has taken with the last look."""
+        waiting = self._size()
+        taken = self._handed - waiting
+        if not waiting or taken > self._taken:
+            self._taken = taken
+            self._drained = self._loop.time()
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._close_timer = self._loop.call_later(CLOSE_SECONDS, self._transport.abort)
+
+    def _disarm(self) -> None:
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+            self._close_timer = None
