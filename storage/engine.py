@@ -19,6 +19,7 @@ from storage.feed import ChangeFeed
 from storage.lock import FolderLock
 from storage.merge import Merger
 from storage.options import StorageOptions, StorageStats
+from storage.retention import log_bytes
 from storage.seams import SYSTEM_CLOCK, Clock, ForwardClock
 from storage.snapshots import Committed, Snapshot, SnapshotRegistry
 from storage.submission import Commit, Submission, WorkQueue
@@ -51,6 +52,7 @@ class StorageEngine:
         self._queue = WorkQueue(options.queue_works)
         self._state = state
         self._closed = False
+        self._known_log_bytes = 0
         self._committer = Committer(
             self._environment,
             self._registry,
@@ -63,7 +65,11 @@ class StorageEngine:
             self._on_reopen,
         )
         self.feed = ChangeFeed(
-            lambda purpose: self.snapshot(purpose=purpose), state.seq, options.ring_commits, options.ring_bytes
+            lambda purpose: self.snapshot(purpose=purpose),
+            lambda purpose: self.snapshot_at_once(purpose=purpose),
+            state.seq,
+            options.ring_commits,
+            options.ring_bytes,
         )
         self._merger = Merger(self._registry, self.submit_exclusive, options, clock, truncated)
         self._committer.start()
@@ -180,7 +186,16 @@ class StorageEngine:
             merges=self._merger.merges,
             first_retained_seq=self._merger.truncated + 1,
             reopened=committer.reopened,
+            log_bytes=self._log_bytes(),
         )
+
+    def _log_bytes(self) -> int:
+        """What the retained log takes; as last known while the storage holds readers back."""
+        snapshot = self.snapshot_at_once(purpose="size of the log")
+        if snapshot is not None:
+            with snapshot, snapshot.reading() as reader:
+                self._known_log_bytes = log_bytes(reader)
+        return self._known_log_bytes
 
     # --- called by the writer ------------------------------------------------------------------------------------
 

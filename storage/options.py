@@ -66,3 +66,5 @@ class StorageStats(msgspec.Struct, frozen=True, kw_only=True):
     merges: int
     first_retained_seq: int
     reopened: int
+    log_bytes: int
+    """Space that the retained change log holds: commit records and the superseded rows that only it needs."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
 
 from storage.batches import Seqs, seqs_of
 from storage.catalog import TableDef
-from storage.changes import PartitionRecord, Resolved
+from storage.changes import PartitionRecord, Resolved, Written
 from storage.errors import LogTruncated
 from storage.keys import partition_key, row_key_prefix
 from storage.layout import BY, ROW_ID, TableLayout, layout_of
@@ -65,33 +63,59 @@ def resolve_change(
     reader: Reader,
     table: TableDef,
     record: PartitionRecord,
-    batches: Sequence[tuple[TableLayout, pa.RecordBatch]] | None,
+    batches: Written | None,
     *,
     dropped: bool,
 ) -> Resolved:
     """The rows of one partition's change, as `table` has its columns. Raises LogTruncated when some are gone."""
     layout = layout_of(table)
-    columns = change_columns(layout)
     if batches is None:
         spans = [np.arange(first, last + 1, dtype=np.int64) for first, last in record.ranges()]
         wanted = np.concatenate(spans) if spans else np.empty(0, dtype=np.int64)
         added = read_versions(reader, layout, record.user, wanted)
         _expect_all(added, len(wanted), table, dropped)
     else:
-        pieces = [
-            layout.projection(written.table.schema_version, columns, with_seq=True).batch(batch)
-            for written, batch in batches
-        ]
-        schema = layout.projection(table.schema_version, columns, with_seq=True).schema
-        added = pa.concat_batches(pieces) if pieces else _empty(schema)
+        added = _written_rows(layout, batches)
     old, by = record.superseded()
+    if not len(old):
+        return Resolved(added, _none_removed(layout))
     removed = read_versions(reader, layout, record.user, old)
     _expect_all(removed, len(old), table, dropped)
     if removed.num_rows != len(old):
         by = by[np.isin(old, removed.column(0).to_numpy())]
     arrays = [*removed.columns, pa.array(by, pa.int64())]
-    fields = [*removed.schema, pa.field(BY, pa.int64(), nullable=False)]
-    return Resolved(added, pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields)))
+    return Resolved(added, pa.RecordBatch.from_arrays(arrays, schema=_removed_schema(removed.schema)))
+
+
+def written_change(table: TableDef, batches: Written) -> Resolved:
+    """The rows of a change that superseded none and whose batches are at hand, as `table` has its columns."""
+    layout = layout_of(table)
+    return Resolved(_written_rows(layout, batches), _none_removed(layout))
+
+
+def _written_rows(layout: TableLayout, batches: Written) -> pa.RecordBatch:
+    columns = change_columns(layout)
+    pieces = [
+        layout.projection(written.table.schema_version, columns, with_seq=True).batch(batch)
+        for written, batch in batches
+    ]
+    if len(pieces) == 1:
+        return pieces[0]
+    schema = layout.projection(layout.table.schema_version, columns, with_seq=True).schema
+    return pa.concat_batches(pieces) if pieces else _empty(schema)
+
+
+def _none_removed(layout: TableLayout) -> pa.RecordBatch:
+    """No superseded rows; made once for each layout, as most changes only add."""
+    found: pa.RecordBatch | None = layout.__dict__.get("_none_removed")
+    if found is None:
+        schema = layout.projection(layout.table.schema_version, change_columns(layout), with_seq=True).schema
+        found = layout.__dict__["_none_removed"] = _empty(_removed_schema(schema))
+    return found
+
+
+def _removed_schema(schema: pa.Schema) -> pa.Schema:
+    return schema.append(pa.field(BY, pa.int64(), nullable=False))
 
 
 def _expect_all(found: pa.RecordBatch, wanted: int, table: TableDef, dropped: bool) -> None:
