@@ -327,11 +327,13 @@ class WebSocketProtocol(asyncio.Protocol):
             self._row = 0
             await asyncio.sleep(0)
         while True:
+            if self._inbox is None:
+                self._pump()
             message = self._inbox
             if message is not None:
                 self._inbox = None
                 self._connection.reading = True
-                self._pump()
+                self._loop.call_soon(self._pump)  # later: what the application does with it at once comes first
                 return message
             if self._leaving is not None:
                 return self._leaving
