@@ -46,7 +46,14 @@ class Authenticator:
 
     def authenticate_token(self, token: str, *, local: bool) -> Identity:
         """The identity behind an access token that came by other ways than the header; raises AuthError."""
-        return self._identify(b"Bearer " + token.encode("utf-8", "surrogatepass"), local=local)
+        return self.verify_token(token, local=local).identity
+
+    def verify_token(self, token: str, *, local: bool) -> VerifiedToken:
+        """What an access token stands for, with its session and expiry, for those who outlive one request.
+
+        Raises AuthError.
+        """
+        return self._find(b"Bearer " + token.encode("utf-8", "surrogatepass"), local=local)
 
     def needs_setup(self) -> bool:
         """Whether nobody has set a password for `root` yet."""
@@ -54,6 +61,9 @@ class Authenticator:
             return lacks_setup(view)
 
     def _identify(self, authorization: bytes, *, local: bool) -> Identity:
+        return self._find(authorization, local=local).identity
+
+    def _find(self, authorization: bytes, *, local: bool) -> VerifiedToken:
         entry = self._cache.get(authorization)
         if entry is None:
             entry = self._verify(authorization)
@@ -63,7 +73,7 @@ class Authenticator:
             self._verify_again(entry)
         if entry.local_only and not local:
             raise errors.remote_access_denied()
-        return entry.identity
+        return entry
 
     def _verify(self, authorization: bytes) -> VerifiedToken:
         """Make every check, and remember a token that passes."""
