@@ -16,6 +16,11 @@ from benches import (
     growth,
     insert_many,
     insert_one,
+    live_fan_out,
+    live_keys,
+    live_latency,
+    live_many,
+    live_sustained,
     point_read,
     start_up,
     stream_out,
@@ -48,6 +53,11 @@ MODULES: Sequence[Bench] = (
     busy_reads,
     growth,
     start_up,
+    live_latency,
+    live_keys,
+    live_fan_out,
+    live_sustained,
+    live_many,
 )
 BENCHES = {bench.NAME: bench for bench in MODULES}
 

@@ -21,7 +21,7 @@ class LiveSurrealDB:
     """The service and clients of its WebSockets."""
 
     name = "SurrealDB (embedded)"
-    syncs = "?"
+    syncs = "yes"
 
     def __init__(self) -> None:
         self._service: ServerProcess | None = None
