@@ -159,28 +159,28 @@ def compare(running: Stage, entries: Sequence[Contender], *, connections: int) -
 
 @contextlib.contextmanager
 def _profiled(running: Stage, entry: Contender, connections: int | None) -> Iterator[None]:
-    """Record Headrace with py-spy while it is under load, if that was asked for; `connections` None does not."""
-    folder = running.options.profile
-    if folder is None or connections is None or not entry.key.startswith("headrace"):
+    """Record Headrace while it is under load, if that was asked for; `connections` None does not."""
+    if connections is None or not entry.key.startswith("headrace"):
+        yield
+        return
+    with profiled(running.options, running.headrace.pids()[0], f"{entry.key}-{connections}"):
+        yield
+
+
+@contextlib.contextmanager
+def profiled(options: Options, pid: int, name: str) -> Iterator[None]:
+    """Record a process with py-spy for a run's length, if the command line asks for it."""
+    folder = options.profile
+    if folder is None:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{entry.key}-{connections}-{time.strftime('%H%M%S')}.svg"
-    seconds = str(max(1, round(running.options.seconds) - 1))
-    pid = str(running.headrace.pids()[0])
-    command = [
-        "py-spy",
-        "record",
-        "--native",
-        "--threads",
-        "--pid",
-        pid,
-        "--duration",
-        seconds,
-        "--output",
-        str(target),
-    ]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+    target = str(folder / f"{name}-{time.strftime('%H%M%S')}.svg")
+    seconds = str(max(1, round(options.seconds) - 1))
+    command = ["py-spy", "record", "--native", "--threads", "--pid", str(pid), "--duration", seconds]
+    with subprocess.Popen(
+        [*command, "--output", target], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ):
         yield
 
 
