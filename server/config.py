@@ -56,6 +56,19 @@ class RetentionSection(msgspec.Struct, frozen=True):
     ] = 4 * GIB
 
 
+class StreamSection(msgspec.Struct, frozen=True):
+    """Rows of STREAM tables whose time is over."""
+
+    eviction_interval_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=86_400,
+            description="Least time between two rounds that end expired rows in the log; readers never see them anyway",
+        ),
+    ] = 1.0
+
+
 class LimitsSection(msgspec.Struct, frozen=True):
     """Sizes of requests and results."""
 
@@ -316,6 +329,7 @@ class Config(msgspec.Struct, frozen=True):
     server: ServerSection = msgspec.field(default_factory=ServerSection)
     storage: StorageSection = msgspec.field(default_factory=StorageSection)
     retention: RetentionSection = msgspec.field(default_factory=RetentionSection)
+    stream: StreamSection = msgspec.field(default_factory=StreamSection)
     limits: LimitsSection = msgspec.field(default_factory=LimitsSection)
     logging: LoggingSection = msgspec.field(default_factory=LoggingSection)
     performance: PerformanceSection = msgspec.field(default_factory=PerformanceSection)

@@ -15,6 +15,7 @@ from storage.check import Problem, check_reader
 from storage.committer import Committer
 from storage.environment import CATALOG_VERSION, LOG_TRUNCATED, NEXT_TABLE_ID, Environment, read_number
 from storage.errors import StorageClosed, StorageError
+from storage.eviction import Evictor
 from storage.feed import ChangeFeed
 from storage.lock import FolderLock
 from storage.merge import Merger
@@ -72,9 +73,12 @@ class StorageEngine:
             options.ring_bytes,
         )
         self._merger = Merger(self._registry, self.submit_exclusive, options, clock, truncated)
+        self._evictor = Evictor(self._registry, self.submit_exclusive, options, forward)
         self._committer.start()
         if options.merge:
             self._merger.start()
+        if options.evict:
+            self._evictor.start()
 
     @classmethod
     def open(
@@ -102,6 +106,7 @@ class StorageEngine:
             return
         self._closed = True
         self._merger.stop()
+        self._evictor.stop()
         self.feed.close()
         self._queue.refuse(StorageClosed("the storage is closed"))
         self._committer.join()
@@ -164,6 +169,10 @@ class StorageEngine:
         """One round of merging and retention over everything, now; how many merges. Blocks."""
         return self._merger.run_once()
 
+    def evict(self) -> int:
+        """End all rows of STREAM tables that have expired by now; how many. Blocks."""
+        return self._evictor.run_once()
+
     def check(self) -> list[Problem]:
         """Check everything that the newest commit holds (see `storage.check`). Reads the whole database."""
         with self.snapshot(lease=86_400.0, purpose="check") as snapshot, snapshot.reading() as reader:
@@ -184,6 +193,7 @@ class StorageEngine:
             committed_works=committer.works,
             failed_works=committer.failed_works,
             merges=self._merger.merges,
+            evicted_rows=self._evictor.rows,
             first_retained_seq=self._merger.truncated + 1,
             reopened=committer.reopened,
             log_bytes=self._log_bytes(),
@@ -207,7 +217,10 @@ class StorageEngine:
             nbytes = sum(done.nbytes for done in flusher.written.values())
             self.feed.publish(wtxn.first_seq, flusher.record, state.catalog, batches, nbytes)
             self._merger.notify(flusher.written)
+            record = flusher.record
+            self._evictor.notify(flusher.written, record.objects, state.catalog, record.timestamp_us)
 
     def _on_reopen(self) -> None:
         self._state = self._committer.state
         self.feed.reset(self._state.seq)
+        self._evictor.list_again()

@@ -17,7 +17,7 @@ what has expired stays so, and no longer TTL asks for an entry that was pruned.
 
 from __future__ import annotations
 
-from storage.catalog import Catalog
+from storage.catalog import Catalog, TableDef
 from storage.environment import Txn, pack_number
 from storage.keys import parse_seq_key, seq_key
 from storage.reading import Reader
@@ -41,6 +41,11 @@ def seq_at(reader: Reader, time_us: int) -> int:
     elif not cursor.last():
         return 0
     return int.from_bytes(cursor.value(), "big")
+
+
+def cutoff(reader: Reader, table: TableDef, now_us: int) -> int:
+    """The `_seq` up to which rows of a STREAM table have expired at a time."""
+    return max(seq_at(reader, now_us - table.ttl_us), table.expired_through)
 
 
 def time_of_seq(reader: Reader, seq: int) -> int | None:

@@ -46,6 +46,10 @@ class StorageOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Neighbouring batches of one size tier that make a merge worth while."""
     merge_dead_share: float = 0.25
     """Share of dead rows at which a full batch is rewritten."""
+    evict: bool = True
+    """Whether expired rows of STREAM tables are ended in the background."""
+    stream_eviction_seconds: float = 1.0
+    """Least time between two rounds of that."""
     maintenance_seconds: float = 10.0
     """Time between rounds of retention and purging."""
 
@@ -64,6 +68,7 @@ class StorageStats(msgspec.Struct, frozen=True, kw_only=True):
     committed_works: int
     failed_works: int
     merges: int
+    evicted_rows: int
     first_retained_seq: int
     reopened: int
     log_bytes: int

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from storage.catalog import Catalog, TableDef
 from storage.errors import StorageCorrupt, StorageError
-from storage.expiry import seq_at
+from storage.expiry import cutoff
 from storage.keys import index_key_prefix, object_key, object_prefix, partition_key, row_key_prefix
 from storage.layout import layout_of
 from storage.reading import Reader
@@ -34,7 +34,7 @@ class StoredView:
         self._lock = threading.RLock()
         self._reader = reader
         self._now_us = now_us
-        self._cutoffs: dict[int, int] = {}
+        self._cutoffs: dict[int, tuple[TableDef, int]] = {}
         self.catalog = catalog
         self.seq = seq
 
@@ -50,10 +50,10 @@ class StoredView:
         """`expired_through`, with the lock held: every method that reads rows starts behind it."""
         if not table.expires:
             return 0
-        found = self._cutoffs.get(table.ttl_us)
-        if found is None:
-            found = self._cutoffs[table.ttl_us] = seq_at(reader, self._now_us - table.ttl_us)
-        return max(found, table.expired_through)
+        found = self._cutoffs.get(table.table_id)
+        if found is None or found[0] is not table:
+            found = self._cutoffs[table.table_id] = table, cutoff(reader, table, self._now_us)
+        return found[1]
 
     def expired_through(self, table: TableDef) -> int:
         """Up to where rows of a STREAM table have expired; see ReadView."""
@@ -168,8 +168,8 @@ class StoredView:
         prefix = row_key_prefix(table.table_id, partition_key(partition))
         with self._lock:
             reader = self._open()
-            cutoff = self._cutoff(reader, table)
-            return [seq > cutoff and reader.is_live(prefix, seq) for seq in seqs]
+            expired = self._cutoff(reader, table)
+            return [seq > expired and reader.is_live(prefix, seq) for seq in seqs]
 
     def partitions(self, table: TableDef) -> list[str]:
         """Partitions with rows; see ReadView."""

@@ -292,6 +292,13 @@ class WriteTransaction(StagedView):
         """An id for a new table."""
         return self._counters.allocate_table_id()
 
+    def expire(self, table: TableDef, partition: str, seqs: Sequence[int]) -> None:
+        """Stage the end of live rows of a STREAM table, expired ones too (which `delete` does not find)."""
+        staged = self._staged(table, partition)
+        first = self._take_seqs(len(seqs))
+        for offset, old in enumerate(seqs):
+            self._supersede(staged, old, first + offset)
+
     def reclaimed(self, table_id: int) -> None:
         """A dropped table has no rows left."""
         self._objects.delete(DROPPED, table_name(table_id))
