@@ -15,6 +15,7 @@ from sqlglot import exp
 from sqlglot.tokenizer_core import Token, TokenType
 
 from sql import parser_commands as commands
+from sql import parser_live as live
 from sql import parser_tables as tables
 from sql.diagnostics import Source, shown
 from sql.errors import ClusterUnavailable, EmptySql, InvalidInput, Unsupported
@@ -218,6 +219,12 @@ def _set(cursor: Cursor) -> Statement:
     _refuse(_rewound(cursor))
 
 
+def _kill(cursor: Cursor) -> Statement:
+    if cursor.at("live"):
+        return live.parse_kill(cursor)
+    _refuse(_rewound(cursor))
+
+
 def _begin(cursor: Cursor) -> Statement:
     _accept_transaction(cursor)
     return commands.parse_begin(cursor)
@@ -256,6 +263,8 @@ _PARSERS: dict[str, Callable[[Cursor], Statement]] = {
     "commit": _ending("commit"),
     "end": _ending("end"),
     "rollback": _ending("rollback"),
+    "subscribe": live.parse_subscribe,
+    "kill": _kill,
 }
 
 __all__ = ["Headrace", "parse_batch", "parse_expression"]

@@ -15,6 +15,8 @@ from sql.explain import explain
 from sql.functions import FunctionContext
 from sql.identity import Identity
 from sql.limits import SqlLimits
+from sql.live.settings import LiveSettings
+from sql.live_statements import LiveQueries, NoLiveQueries
 from sql.parameters import json_kind
 from sql.plan import JsonKind, QueryPlan
 from sql.query import Execution, QueryRuntime, run_query
@@ -43,15 +45,19 @@ class StatementContext:
     params: Sequence[object]
     control: Control
     kinds: tuple[JsonKind, ...] = field(default=())
+    ws_url: str = ""
+    """Where the client of the request would open a WebSocket."""
 
     def as_user(self, identity: Identity) -> StatementContext:
         """The same request in another user's name."""
         return replace(self, identity=identity)
 
 
-def context_of(identity: Identity, namespace: str, params: Sequence[object], control: Control) -> StatementContext:
+def context_of(
+    identity: Identity, namespace: str, params: Sequence[object], control: Control, ws_url: str = ""
+) -> StatementContext:
     """The context of a request."""
-    return StatementContext(identity, namespace, params, control, tuple(map(json_kind, params)))
+    return StatementContext(identity, namespace, params, control, tuple(map(json_kind, params)), ws_url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,7 @@ class Services:
         self.runtime = runtime
         self.passwords = passwords
         self.bigint = bigint
+        self.live: LiveQueries = NoLiveQueries(LiveSettings())
         self._queries: PlanCache[QueryPlan] = PlanCache(limits.plan_cache_entries)
         self._writes: PlanCache[WritePlan] = PlanCache(limits.plan_cache_entries)
 

@@ -18,6 +18,7 @@ from sql import ddl, users
 from sql.dml import WritePlan
 from sql.errors import ExecutionError, InvalidInput, PermissionDenied, SqlError, Unsupported
 from sql.identity import Identity, Role, may_execute_as
+from sql.live_statements import kill_live_query, subscribe_to
 from sql.results import StatementResult
 from sql.rights import may_read
 from sql.row_expressions import Evaluation
@@ -39,11 +40,13 @@ from sql.statements import (
     ExecuteAs,
     Explain,
     Insert,
+    KillLiveQuery,
     Parsed,
     Query,
     Rollback,
     Show,
     Statement,
+    SubscribeTo,
     Update,
     UseNamespace,
 )
@@ -126,7 +129,7 @@ class Session:
             raise PermissionDenied(
                 f"Permission denied: role {caller.role.value} may not execute as user '{statement.user}'"
             )
-        refused = (*ACCOUNTS, Begin, Commit, Rollback, UseNamespace, ExecuteAs)
+        refused = (*ACCOUNTS, Begin, Commit, Rollback, UseNamespace, ExecuteAs, SubscribeTo, KillLiveQuery)
         if isinstance(statement.inner, refused):
             raise InvalidInput("EXECUTE AS USER takes one query, definition, INSERT, UPDATE, DELETE, SHOW or DESCRIBE")
         return self._context.as_user(Identity(user=statement.user, role=Role.USER))
@@ -179,6 +182,10 @@ class Session:
             )
         if isinstance(statement, (Show, Describe)):
             return services.show(statement, view, context)
+        if isinstance(statement, SubscribeTo):
+            return subscribe_to(statement, view, context, services)
+        if isinstance(statement, KillLiveQuery):
+            return kill_live_query(statement, context.identity, services.live)
         if isinstance(statement, Explain):
             inner = statement.inner
             if isinstance(inner, ExecuteAs):

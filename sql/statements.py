@@ -294,11 +294,32 @@ class ExecuteAs:
     inner: Statement
 
 
+@dataclass(frozen=True, slots=True)
+class SubscribeTo:
+    """SUBSCRIBE TO [ns.]t [WHERE …] | SELECT … [OPTIONS (…)].
+
+    `text` is the query as written; if `table` is set, it begins with the table's name instead of SELECT.
+    """
+
+    text: str
+    table: TableName | None
+    options: dict[str, object]
+    line: int = 1
+    column: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class KillLiveQuery:
+    """KILL LIVE QUERY 'id'."""
+
+    live_id: str
+
+
 Statement = (
     Query | Insert | Update | Delete | CreateTable | AlterTable | DropTable
     | CreateNamespace | AlterNamespace | DropNamespace | UseNamespace
     | CreateUser | AlterUser | DropUser | Begin | Commit | Rollback
-    | Show | Describe | Explain | ExecuteAs
+    | Show | Describe | Explain | ExecuteAs | SubscribeTo | KillLiveQuery
 )  # fmt: skip
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from sql.identity import Identity
 from storage.types import ColumnType, arrow_type
 from storage.views import ReadView
+
+if TYPE_CHECKING:
+    from sql.live.subscription import Subscription
 
 SYSTEM = "system"
 INFORMATION_SCHEMA = "information_schema"
@@ -33,12 +37,15 @@ class SystemColumn:
 class SystemContext:
     """What providers may know beside the snapshot: the caller, the server's settings, its figures.
 
-    `settings` gives (name, value, description, category) rows with secrets left out; `stats` gives metrics by name.
+    `settings` gives (name, value, description, category) rows with secrets left out; `stats` gives metrics by name;
+    `live` the live queries, `last_heard` when a connection was last heard of (microseconds since the epoch).
     """
 
     identity: Identity
     settings: Callable[[], Iterable[tuple[str, str, str, str]]] = tuple
     stats: Callable[[], Mapping[str, str]] = dict
+    live: Callable[[], Sequence[Subscription]] = tuple
+    last_heard: Callable[[str], int | None] = lambda connection_id: None
 
 
 Rows = Iterable[Sequence[object]]
@@ -86,7 +93,8 @@ class SystemTables:
 def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     """All tables of this package, and those that other rooms bring."""
     from sql.information_schema import INFORMATION_SCHEMA_TABLES
+    from sql.live_statements import LIVE_TABLE
     from sql.system_catalog import CATALOG_TABLES
     from sql.system_server import SERVER_TABLES
 
-    return SystemTables([*CATALOG_TABLES, *SERVER_TABLES, *INFORMATION_SCHEMA_TABLES, *extra])
+    return SystemTables([*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, *INFORMATION_SCHEMA_TABLES, *extra])
