@@ -1,0 +1,90 @@
+"""Requests over one pool of connections, with every failure as an exception of ours."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from http.cookiejar import DefaultCookiePolicy
+
+import httpx
+
+from headrace._answers import error_of
+from headrace._exceptions import ClientClosed, ConnectionFailed, RequestTimedOut
+
+CONNECT_SECONDS = 10.0
+"""Longest wait for a connection."""
+
+
+class HttpConnection:
+    """The server's HTTP side, without sign-in."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float | None,
+        verify: ssl.SSLContext | bool,
+        transport: httpx.AsyncBaseTransport | None,
+    ) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS),
+            verify=verify,
+            transport=transport,
+            headers={"User-Agent": "headrace-python", "Accept": "application/json"},
+        )
+        # The refresh route prefers a cookie to the token that is sent; so keep none.
+        self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | AsyncIterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send a request and read its answer. Raises ResponseError, ConnectionFailed."""
+        self._check_open()
+        with _failures(method, path):
+            response = await self._client.request(method, path, content=content, headers=headers)
+        if response.is_error:
+            raise error_of(response)
+        return response
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, path: str, *, content: bytes, headers: Mapping[str, str]
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Send a request and read its answer bit by bit. Raises ResponseError before the first, ConnectionFailed."""
+        self._check_open()
+        with _failures(method, path):
+            async with self._client.stream(method, path, content=content, headers=headers) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise error_of(response)
+                yield response.aiter_bytes()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    def _check_open(self) -> None:
+        if self._client.is_closed:
+            raise ClientClosed("the client is closed")
+
+
+@contextmanager
+def _failures(method: str, path: str) -> Iterator[None]:
+    """Failures of the transport as ours."""
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise RequestTimedOut(f"no answer to {method} {path} in time: {_reason(error)}") from error
+    except httpx.TransportError as error:
+        raise ConnectionFailed(f"no answer to {method} {path}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
