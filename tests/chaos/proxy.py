@@ -90,6 +90,7 @@ class Proxy:
         self._seed = seed
         self._server: asyncio.Server | None = None
         self._links: set[_Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> Proxy:
         """Listen on a free port of loopback."""
@@ -117,16 +118,21 @@ class Proxy:
         """Stop listening and end every connection."""
         assert self._server is not None
         self._server.close()
-        self.cut_all()
-        while self._links:
-            await asyncio.sleep(0.01)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._link(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         chance = random.Random(f"{self._seed}/{self.accepted}")
         try:
             onward = await asyncio.open_connection(*self.target)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             _close(writer, Cut.RST)
             return
         link = _Link(self, self.choose(chance), (reader, writer), onward)
@@ -135,6 +141,7 @@ class Proxy:
             await link.run()
         finally:
             self._links.discard(link)
+            link.end(Cut.RST)
 
 
 End = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import queue
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -44,15 +46,38 @@ def run_command(*arguments: str | Path, **changes: str) -> subprocess.CompletedP
     )
 
 
+def stable_port() -> int:
+    """A free port that stays free while its server is down: none that the system gives to outgoing connections."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
 class RunningServer:
-    """One server process; `start` waits until it listens, `stop` until it has ended."""
+    """One server process; `start` waits until it listens, `stop` until it has ended.
+
+    `port` 0 takes another one at each start; see `stable_port`.
+    """
 
     user = "admin"
     password = "AdminPass123!"
     root_password = "RootPass123!"
 
-    def __init__(self, data: Path, arguments: Sequence[str] = (), changes: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        arguments: Sequence[str] = (),
+        changes: Mapping[str, str] | None = None,
+        port: int = 0,
+    ) -> None:
         self.data = data
+        self.port = port
         self.url = ""
         self.line = ""
         self.needs_setup = False
@@ -67,7 +92,7 @@ class RunningServer:
     def start(self) -> RunningServer:
         """Start the process and wait for its line."""
         self._close_client()
-        command = [*COMMAND, "serve", "--data", str(self.data), "--port", "0", *self._arguments]
+        command = [*COMMAND, "serve", "--data", str(self.data), "--port", str(self.port), *self._arguments]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env=self._environment, start_new_session=True
@@ -158,6 +183,12 @@ class RunningServer:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+
+    def restart(self, **changes: str) -> RunningServer:
+        """`kill -9`, and start again on the same folder, with `changes` to the environment; tokens stay valid."""
+        self.kill()
+        self._environment |= changes
+        return self.start()
 
     def log(self) -> str:
         """What the server wrote to standard error, over all its starts."""
