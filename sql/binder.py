@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -25,7 +25,7 @@ from sql.generate import text_of
 from sql.identity import Role
 from sql.native_plan import plan_native
 from sql.plain import parameter_index
-from sql.plan import JsonKind, Operand, Parameter, Path, QueryPlan
+from sql.plan import JsonKind, Operand, Parameter, Path, QueryPlan, Source
 from sql.pushdown import key_access, key_terms
 from sql.rewrite import HiddenParameters, name_outputs, rewrite_bare_functions, rewrite_functions, unqualify_columns
 from sql.rights import resolve_table
@@ -54,6 +54,26 @@ class BindContext:
 def bind_query(ast: exp.Query, context: BindContext) -> QueryPlan:
     """The plan of a query; raises an SqlError that says what is wrong and where. `ast` is left as it is."""
     return _Binder(ast, context).plan()
+
+
+@dataclass(frozen=True, slots=True)
+class OneTable:
+    """A query of one table with its names resolved and our functions rewritten, before it is planned.
+
+    `hidden` are the parameters behind those of the request, by source. `engine` binds it for DuckDB; it uses `tree`
+    up, so copy what is needed of it before.
+    """
+
+    tree: exp.Select
+    use: TableUse
+    hidden: Mapping[Source, int]
+    volatile: bool
+    engine: Callable[[], QueryPlan]
+
+
+def resolve_one_table(ast: exp.Select, context: BindContext) -> OneTable:
+    """The query with its table, which the caller may read; raises an SqlError as `bind_query` does."""
+    return _Binder(ast, context).one_table()
 
 
 class _Binder:
@@ -100,12 +120,16 @@ class _Binder:
 
     # Plans
 
-    def plan(self) -> QueryPlan:
-        """The plan of the query."""
+    def one_table(self) -> OneTable:
+        """The resolved query; it has one table."""
         unqualify_columns(self.tree, self.uses)
         mark_needed(self.tree, self.uses)
-        native = None if self.hidden.indexes else plan_native(self.tree, self.uses)
-        engine = partial(
+        [use] = self.uses
+        assert isinstance(self.tree, exp.Select)
+        return OneTable(self.tree, use, self.hidden.indexes, self.volatile, _Once(self._engine()))
+
+    def _engine(self) -> Callable[[], QueryPlan]:
+        return partial(
             plan_for_duckdb,
             self.tree,
             self.uses,
@@ -114,6 +138,13 @@ class _Binder:
             self.context.parameter_kinds,
             volatile=self.volatile,
         )
+
+    def plan(self) -> QueryPlan:
+        """The plan of the query."""
+        unqualify_columns(self.tree, self.uses)
+        mark_needed(self.tree, self.uses)
+        native = None if self.hidden.indexes else plan_native(self.tree, self.uses)
+        engine = self._engine()
         if native is None:
             return engine()
         plan, columns, types = native

@@ -19,15 +19,15 @@ import pyarrow as pa
 
 from sql.bulk import insert_file
 from sql.diagnostics import shown_in
-from sql.dialect import parse_batch
 from sql.duck import DuckOptions, DuckPool
-from sql.errors import InvalidParameter, InvalidSql, QueryTimeout, StorageUnavailable
+from sql.errors import InvalidSql, QueryTimeout, StorageUnavailable
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.identity import Identity
 from sql.limits import SqlLimits
 from sql.query import Execution, QueryRuntime, stream_query
 from sql.rendering import BigintMode
+from sql.request import parse_request
 from sql.results import ResultColumn, StatementResult
 from sql.services import Services, StatementContext, context_of
 from sql.session import Session, numbered
@@ -143,25 +143,7 @@ class Database:
 
     def _parse(self, sql: str, context: StatementContext) -> list[Parsed]:
         """The statements of a request; checks that exactly the parameters that they use are there."""
-        if "\0" in sql:
-            raise InvalidSql("The SQL text contains a NUL character.")
-        try:
-            sql.encode()
-        except UnicodeEncodeError:
-            raise InvalidSql("The SQL text contains a lone surrogate, which is no character.") from None
-        batch = parse_batch(sql, max_statements=self.limits.max_statements)
-        used = frozenset().union(*(parsed.parameters for parsed in batch))
-        count = len(context.params)
-        for index in sorted(used):
-            if index > count:
-                raise InvalidParameter(f"Parameter ${index} is missing: the request has {count} parameter(s).")
-        for index in range(1, count + 1):
-            if index not in used:
-                raise InvalidParameter(
-                    f"Parameter ${index} is not used: the request has {count} parameter(s), "
-                    f"the SQL uses {', '.join(f'${n}' for n in sorted(used)) or 'none'}."
-                )
-        return batch
+        return parse_request(sql, len(context.params), max_statements=self.limits.max_statements)
 
     # --- streams -------------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ _KIND_TYPES: dict[JsonKind, ColumnType] = {
     JsonKind.ARRAY: JSON,
     JsonKind.OBJECT: JSON,
 }
-_HIDDEN_TYPES = {Source.NOW: TIMESTAMP, Source.USER: TEXT, Source.ROLE: TEXT}
+HIDDEN_TYPES = {Source.NOW: TIMESTAMP, Source.USER: TEXT, Source.ROLE: TEXT}
 _PUSHABLE_KINDS = frozenset(("", "INNER", "OUTER", "CROSS", "SEMI", "ANTI"))
 
 
@@ -57,7 +57,7 @@ def plan_for_duckdb(
     point_at_scans(uses)
     scans = [use.scan() for use in uses]
     engine = _Engine(tree, scans)
-    types: ParameterTypes = {index: (_HIDDEN_TYPES[source], False) for source, index in hidden.indexes.items()}
+    types: ParameterTypes = {index: (HIDDEN_TYPES[source], False) for source, index in hidden.indexes.items()}
     types |= _any_lists(tree, uses)
     with pool.planning({scan.name: empty_scan(scan) for scan in scans}) as session:
         signature, kinds_matter, called = engine.sign(session, types, kinds)

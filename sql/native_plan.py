@@ -6,7 +6,8 @@ query DuckDB's. ORDER BY is native only when it is the primary key's own order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from sqlglot import exp
 
@@ -41,7 +42,7 @@ def plan_native(
     outputs = [] if counts else _outputs(tree, use)
     if outputs is None:
         return None
-    parameters = _parameter_types(tree, use)
+    parameters = parameter_types(tree, use)
     if parameters is None:
         return None
     where = tree.args.get("where")
@@ -117,12 +118,17 @@ def unknown_column(node: exp.Expr, name: str, use: TableUse) -> Exception:
     return invalid(f"Column not found: '{name}'" + (f". Did you mean '{near}'?" if near else ""), node)
 
 
-def _parameter_types(tree: exp.Select, use: TableUse) -> ParameterTypes | None:
-    """The type of every parameter, or None when one stands where no column types it, or in two types."""
+def parameter_types(
+    tree: exp.Select, use: TableUse, known: Mapping[int, ColumnType] = MappingProxyType({})
+) -> ParameterTypes | None:
+    """The type of every parameter, or None when one stands where no column types it, or in two types.
+
+    `known` are the types of parameters that have one of their own.
+    """
     found: ParameterTypes = {}
     for node in tree.find_all(exp.Placeholder):
-        kind = _context_type(node, use)
         index = parameter_index(node)
+        kind = known.get(index or 0) or _context_type(node, use)
         if kind is None or index is None or found.get(index, (kind, False)) != (kind, False):
             return None
         found[index] = (kind, False)

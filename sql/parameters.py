@@ -28,8 +28,15 @@ def json_kind(value: object) -> JsonKind:
 
 def plan_values(plan: QueryPlan, params: Sequence[object], identity: Identity, now_us: int) -> dict[int, object]:
     """The storage value of every parameter by its index. `params` are JSON values, `$1` first."""
+    return parameter_values(plan.parameters, params, identity, now_us)
+
+
+def parameter_values(
+    parameters: Sequence[Parameter], params: Sequence[object], identity: Identity, now_us: int
+) -> dict[int, object]:
+    """As `plan_values`, of some parameters."""
     values: dict[int, object] = {}
-    for parameter in plan.parameters:
+    for parameter in parameters:
         match parameter.source:
             case Source.NOW:
                 values[parameter.index] = now_us

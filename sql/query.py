@@ -24,7 +24,7 @@ from sql.identity import Identity
 from sql.native import refuse_beyond, run_native
 from sql.parameters import plan_values
 from sql.plan import QueryPlan
-from sql.scanning import read_scan
+from sql.scanning import read_scan, select
 from sql.system_tables import SystemContext
 from sql.workers import Control
 from storage.types import ColumnType
@@ -87,6 +87,25 @@ def run_query(
                         "in several steps."
                     )
             batches.append(batch)
+    return pa.Table.from_batches(batches, schema=schema)
+
+
+def run_over(
+    plan: QueryPlan, rows: pa.Table, values: Mapping[int, object], control: Control, runtime: QueryRuntime
+) -> pa.Table:
+    """The answer of a plan on DuckDB's path, as if its one table had just these rows (with `_seq`)."""
+    [scan] = plan.scans
+    arguments = [duck_value(p.type, values[p.index], p.is_list) for p in plan.parameters]
+    known = {column.name for table in plan.tables for column in table.columns}
+    schema = result_schema(plan.columns)
+    with (
+        translated(positions=plan.positions, columns=known, scans={scan.name: scan.alias}, control=control),
+        runtime.pool.lease(control) as session,
+    ):
+        session.register(scan.name, _shown(select(rows, scan.columns), scan_types(scan)))
+        answer = session.collect(plan.sql, arguments, BATCH_ROWS)
+        control.check()
+        batches = [result_batch(batch, plan.columns, schema) for batch in answer.to_batches()]
     return pa.Table.from_batches(batches, schema=schema)
 
 

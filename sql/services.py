@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -31,6 +32,9 @@ from storage.engine import StorageEngine
 from storage.snapshots import Snapshot
 from storage.transaction import Transaction
 from storage.views import ReadView
+
+if TYPE_CHECKING:
+    from sql.live.live_plan import LivePlan
 
 _LEASE_SLACK = 5.0
 """Seconds that a snapshot's lease outlives the deadline of the statement that reads it."""
@@ -109,6 +113,8 @@ class Services:
         self.passwords = passwords
         self.bigint = bigint
         self.live: LiveQueries = NoLiveQueries(LiveSettings())
+        self.live_plans: PlanCache[LivePlan] = PlanCache(limits.plan_cache_entries)
+        """Plans of live queries, by `sql.live.binding`."""
         self._queries: PlanCache[QueryPlan] = PlanCache(limits.plan_cache_entries)
         self._writes: PlanCache[WritePlan] = PlanCache(limits.plan_cache_entries)
 

@@ -28,6 +28,18 @@ from sql.workers import Control
 from storage.changes import ChangeSet
 from storage.views import ReadView
 
+__all__ = [
+    "ChangeType",
+    "ChangedRows",
+    "Equality",
+    "LiveChange",
+    "LiveDelta",
+    "LiveQuery",
+    "LiveSink",
+    "LiveSubscription",
+    "WireRow",
+]
+
 
 class ChangeType(enum.StrEnum):
     """What happened to a row of a live query's answer; the value is the wire spelling."""

@@ -1,0 +1,32 @@
+"""From a request's text to its statements, with the checks that every request gets."""
+
+from __future__ import annotations
+
+from sql.dialect import parse_batch
+from sql.errors import InvalidParameter, InvalidSql
+from sql.statements import Parsed
+
+
+def parse_request(sql: str, parameters: int, *, max_statements: int) -> list[Parsed]:
+    """The statements of a request that brings so many parameters; exactly those must be used.
+
+    Raises InvalidSql, BatchParseError, EmptySql, Unsupported and InvalidParameter.
+    """
+    if "\0" in sql:
+        raise InvalidSql("The SQL text contains a NUL character.")
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        raise InvalidSql("The SQL text contains a lone surrogate, which is no character.") from None
+    batch = parse_batch(sql, max_statements=max_statements)
+    used = frozenset().union(*(parsed.parameters for parsed in batch))
+    for index in sorted(used):
+        if index > parameters:
+            raise InvalidParameter(f"Parameter ${index} is missing: the request has {parameters} parameter(s).")
+    for index in range(1, parameters + 1):
+        if index not in used:
+            raise InvalidParameter(
+                f"Parameter ${index} is not used: the request has {parameters} parameter(s), "
+                f"the SQL uses {', '.join(f'${n}' for n in sorted(used)) or 'none'}."
+            )
+    return batch
