@@ -9,6 +9,8 @@ What is checked
   the table exists; the name of a long partition is stored.
 - dead: checksums, no gaps in the chunks, rows lie inside the batch, none twice, superseded by something newer.
 - keys: every live row is found under its key in each index, and no index has a key too many.
+- times: ascends in both columns; every commit that added rows to a STREAM table stands there under its time (unless it
+  was pruned), no other one does, and every live row of a STREAM table has a time.
 - commits: checksums, order, no overlap; added rows exist in rows or history, superseded ones are dead by what the
   commit says; every stored row of the retained log was added by a commit.
 
@@ -26,8 +28,9 @@ import numpy as np
 
 from storage.batches import Seqs
 from storage.catalog import Catalog, NamespaceDef, TableDef
-from storage.changes import decode_commit
+from storage.changes import PartitionRecord, decode_commit
 from storage.check_rows import PartitionCheck, Walked, entries_under
+from storage.check_times import TimesCheck
 from storage.environment import (
     FORMAT,
     FORMAT_KEY,
@@ -107,6 +110,7 @@ class _Check:
         self.catalog = Catalog(0, (), ())
         self.walked: dict[_Key, Walked] = {}
         self.added: dict[_Key, list[tuple[int, int]]] = {}
+        self.times = TimesCheck(reader, self.next_seq, self.truncated)
 
     def run(self) -> list[Problem]:
         self._meta()
@@ -115,6 +119,7 @@ class _Check:
         self._strays()
         self._commits()
         self._covered()
+        self._times()
         return self.problems[:LIMIT]
 
     def report(self, structure: str, place: str, message: str) -> None:
@@ -166,6 +171,10 @@ class _Check:
             if table.table_id >= next_table_id:
                 self.report("catalog", table.full_name, f"has id {table.table_id}, next_table_id is {next_table_id}")
             names.add(table.full_name)
+            if table.expires != (table.ttl_seconds > 0):
+                self.report("catalog", table.full_name, f"is of kind {table.kind} with a TTL of {table.ttl_seconds} s")
+            if table.expires and layout_of(table).indexes:
+                self.report("catalog", table.full_name, "is a STREAM table with a key index")
 
     def _partitions(self) -> None:
         for table in self.catalog.tables():
@@ -246,6 +255,7 @@ class _Check:
             if record.last_seq < first or record.last_seq >= self.next_seq:
                 self.report("commits", place, f"does not lie below next_seq {self.next_seq}")
             before = max(before, record.last_seq)
+            self.times.commit(first, record, streams=any(map(self._adds_to_stream, record.partitions)))
             for partition in record.partitions:
                 if self.catalog.table_by_id(partition.table_id) is None:
                     continue
@@ -255,6 +265,20 @@ class _Check:
                     place, first, record.last_seq, partition.ranges(), partition.table_id, partition.user, walked
                 )
                 self._superseded(place, old, by, walked)
+
+    def _adds_to_stream(self, partition: PartitionRecord) -> bool:
+        table = self.catalog.table_by_id(partition.table_id)
+        return table is not None and table.expires and bool(partition.added)
+
+    def _times(self) -> None:
+        for (table_id, _), walked in self.walked.items():
+            table = self.catalog.table_by_id(table_id)
+            live = np.setdiff1d(walked.seqs, walked.dead) if table is not None and table.expires else walked.seqs[:0]
+            if table is not None and len(live):
+                self.times.newest_row(table.full_name, int(live[-1]))
+        self.times.finish()
+        for problem in self.times.problems:
+            self.report(*problem)
 
     def _added(
         self,
