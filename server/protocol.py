@@ -83,7 +83,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_size = 0
         self._counted = ""
         self._refusal: HttpError | None = None
-        self._upgraded = False
+        self._declined = False
+        self._ended = False  # no more requests are read: the connection is no longer ours or closes after an answer
         self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -115,8 +116,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, then see what the connection waits for."""
-        if self._upgraded:
-            return  # an upgrade behind unanswered requests: the connection closes after their answers
+        if self._ended:
+            return
         self._head_size += len(data)
         self._unset_keepalive_if_required()
         while data:
@@ -125,8 +126,14 @@ class LimitedProtocol(HttpToolsProtocol):
                 break
             except httptools.HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]
-                if self._should_upgrade():
+                if self._declined:
+                    data = self._decline() + data
+                elif self._should_upgrade():
                     self._hand_over(data)
+                    return
+                else:  # CONNECT: what follows is no HTTP
+                    self._ended = True
+                    self.cycle.keep_alive = False
                     return
             except httptools.HttpParserError:
                 self.send_400_response("Invalid HTTP request received.")
@@ -152,11 +159,23 @@ class LimitedProtocol(HttpToolsProtocol):
             return False
         return any(name == b"upgrade" and b"websocket" in value.lower() for name, value in self.headers)
 
+    def _decline(self) -> bytes:
+        """Begin a request anew whose upgrade is declined, such as h2c; returns its head, for a parser of its own.
+
+        The parser takes every upgrade for the end of HTTP: it would read the request's body as the next request.
+        """
+        self._declined = False
+        head = [b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        head += [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        return b"".join([*head, b"\r\n"])
+
     def _hand_over(self, rest: bytes) -> None:
         """Give the transport to the WebSocket protocol, with what followed the request."""
-        self._upgraded = True
+        self._ended = True
         self._disarm()
-        if not self._idle():
+        if not self._idle():  # the WebSocket's frames would get between the answers that are still to come
             self.cycle.keep_alive = False
             return
         url = httptools.parse_url(self.url)
@@ -207,7 +226,12 @@ class LimitedProtocol(HttpToolsProtocol):
             self._disarm()
         self._in_body = True
         if self.parser.should_upgrade():
-            self._check_upgrade_head()
+            method = self.scope["method"] = self.parser.get_method().decode("ascii")
+            if self._should_upgrade():
+                self._check_upgrade_head()
+            elif method != "CONNECT":
+                self._declined = True
+                return
         super().on_headers_complete()
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None:
@@ -215,9 +239,6 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _check_upgrade_head(self) -> None:
         """Refuse an upgrade that announces a body, or whose target has no path, while the parser can still do so."""
-        self.scope["method"] = self.parser.get_method().decode("ascii")
-        if not self._should_upgrade():
-            return
         path = httptools.parse_url(self.url).path
         if not path or not path.isascii():
             raise BadUpgrade
@@ -227,6 +248,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that the whole request has arrived."""
+        if self._declined:
+            return
         self._in_body = False
         self._head_size = 0
         if self._timer is not None:
