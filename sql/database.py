@@ -25,6 +25,8 @@ from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.identity import Identity
 from sql.limits import SqlLimits
+from sql.live.hub import LiveHub
+from sql.live.settings import LiveSettings
 from sql.query import Execution, QueryRuntime, stream_query
 from sql.rendering import BigintMode
 from sql.request import parse_request
@@ -59,7 +61,7 @@ class Database:
     """SQL over one storage engine. Made and used on one event loop.
 
     `bigint` must be the mode in which results are rendered. `settings` gives the rows of system.settings, `stats`
-    further metrics for system.stats.
+    further metrics for system.stats. Everything that a client can follow goes through `live`.
     """
 
     def __init__(
@@ -74,12 +76,20 @@ class Database:
         stats: Callable[[], Mapping[str, str]] = dict,
         temp_folder: Path | None = None,
         bigint: BigintMode = BigintMode.AUTO,
+        live: LiveSettings | None = None,
     ) -> None:
         self.limits = limits or SqlLimits()
         functions = functions or FunctionContext()
         self._pool = DuckPool(duck, functions, temp_folder)
         runtime = QueryRuntime(
-            self._pool, functions, lambda identity: SystemContext(identity, settings=settings, stats=stats)
+            self._pool,
+            functions,
+            lambda identity: SystemContext(
+                identity,
+                settings=settings,
+                stats=lambda: {**stats(), **{name: str(value) for name, value in self.live.stats().items()}},
+                live=self.live.subscriptions,
+            ),
         )
         self._services = Services(
             engine,
@@ -93,9 +103,12 @@ class Database:
         )
         self._hot = HotStatements(self._services, bigint)
         self._workers = Workers(self.limits.workers, self.limits.max_waiting)
+        self.live = LiveHub(self._services, self._workers, live or LiveSettings(snapshot_folder=temp_folder))
+        self._services.live = self.live
 
     def close(self) -> None:
         """Stop what runs, give the query engine back; waits for both, but not for ever: see `Workers.run`."""
+        self.live.stop()
         self._workers.stop(StorageUnavailable("The server is shutting down."))
         self._workers.close()
         closing = threading.Thread(target=self._pool.close, name=f"{THREADS}_closing", daemon=True)

@@ -6,7 +6,10 @@ SqlError
 ├── SlowConsumer       SLOW_CONSUMER: the client did not take its rows or changes in time
 ├── LiveQueryKilled    LIVE_QUERY_KILLED: KILL LIVE QUERY
 ├── LiveQueryFailed    SUBSCRIPTION_FAILED: the query could not be evaluated for a reason that is not its client's
-└── SubscriptionEnded  SUBSCRIPTION_ENDED: a batch was asked of a subscription that is no more
+├── SubscriptionEnded  SUBSCRIPTION_ENDED: a batch was asked of a subscription that is no more
+└── StaleBinding       INVALID_SQL: the table has changed since the query was bound; the hub binds it anew
+
+`MustBlock` is no error of a client's: the hub asks again on a worker thread.
 """
 
 from __future__ import annotations
@@ -49,3 +52,13 @@ class SubscriptionEnded(SqlError):
     """The subscription has ended, or has handed out its last batch."""
 
     code = "SUBSCRIPTION_ENDED"
+
+
+class StaleBinding(SqlError):
+    """The rows no longer have the columns that the query was bound to; it has to be bound anew first."""
+
+    code = "INVALID_SQL"
+
+
+class MustBlock(Exception):
+    """A delta needs the query engine: not on the event loop."""

@@ -29,6 +29,7 @@ from sql.results import ResultColumn
 
 if TYPE_CHECKING:
     from sql.live.index import Listeners
+    from sql.live.loading import Loading
 
 
 class LiveOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,17 +108,8 @@ class SubscriptionOwner(Protocol):
     def go_live(self, subscription: Subscription) -> None:
         """Catch up and join the others."""
 
-    def close(self, subscription: Subscription) -> None:
+    def close_one(self, subscription: Subscription) -> None:
         """Forget it."""
-
-
-class Source(Protocol):
-    """Where the first rows of a subscription wait (`sql.live.loading`)."""
-
-    asked: float
-
-    def close(self) -> None:
-        """Give their memory back."""
 
 
 class Subscription:
@@ -147,13 +139,16 @@ class Subscription:
         "updated_us",
     )
 
-    def __init__(self, owner: SubscriptionOwner, request: LiveRequest, query: LiveQuery, sink: LiveSink, seq: int):
+    def __init__(
+        self, owner: SubscriptionOwner, request: LiveRequest, query: LiveQuery, sink: LiveSink, seq: int
+    ) -> None:
         self.owner = owner
         self.request = request
         self.query = query
         self.sink = sink
         self.state = SubscriptionState.SNAPSHOT
-        self.source: Source | None = None
+        self.source: Loading | None = None
+        """Where the rows wait that come first."""
         self.listeners: Listeners | None = None
         """Those it is LIVE with: all subscriptions of an equal query."""
         self.total_rows = 0
@@ -199,6 +194,11 @@ class Subscription:
         listeners = self.listeners
         return self._base if listeners is None else max(self._base, listeners.position)
 
+    @property
+    def handed(self) -> int:
+        """As `seq`, without what did not concern it while LIVE."""
+        return self._base
+
     def advance(self, seq: int) -> None:
         """Everything up to `seq` was handed over."""
         self._base = max(self._base, seq)
@@ -222,4 +222,4 @@ class Subscription:
 
     def close(self) -> None:
         """End it for its client; its sink is not told. May be called again."""
-        self.owner.close(self)
+        self.owner.close_one(self)
