@@ -75,6 +75,22 @@ class Upgrades:
             protocol = Protocol(protocol.serialization, Compression.NONE)
         return UpgradeRequest(token, source, subprotocol, protocol, gzip)
 
+    def cookie_of_page(self, exchange: Exchange) -> str | None:
+        """The token in the cookie of an ordinary request, if a page that may use it made the request.
+
+        Browsers leave `Origin` out of a page's requests to its own server, and say so in `Sec-Fetch-Site`.
+        """
+        headers = exchange.headers
+        origin = headers.get(b"origin")
+        if origin is None:
+            allowed = headers.get(b"sec-fetch-site", b"none") in {b"same-origin", b"none"}
+        else:
+            allowed = self._may_use_cookie(origin, headers.get(b"host", b""))
+        return self._cookie(exchange) if allowed else None
+
+    def _cookie(self, exchange: Exchange) -> str | None:
+        return self._cookies.find_access(cookie_parser(exchange.headers.get(b"cookie", b"").decode("latin-1")))
+
     def _check_origin(self, origin: bytes | None) -> None:
         if origin is None:
             if self._strict:
@@ -95,7 +111,7 @@ class Upgrades:
         if with_token is not None:
             return with_token.split(".", 2)[2], TokenSource.SUBPROTOCOL, chosen
         if origin is not None and self._may_use_cookie(origin, exchange.headers.get(b"host", b"")):
-            cookie = self._cookies.find_access(cookie_parser(exchange.headers.get(b"cookie", b"").decode("latin-1")))
+            cookie = self._cookie(exchange)
             if cookie is not None:
                 return cookie, TokenSource.COOKIE, chosen
         return None, None, chosen

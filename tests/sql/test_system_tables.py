@@ -31,6 +31,8 @@ REFERENCE = {
     "tables": "namespace_id, table_name, table_type, storage_id, version, options, comment, updated_at, created_at",
     "columns": "namespace_id, table_name, version, column_id, column_name, comment, data_type, default_value, ordinal, "
     "nullable, primary_key, primary_key_pos",
+    "live": "live_id, connection_id, subscription_id, namespace_id, table_name, user_id, query, options, status, "
+    "created_at, last_update, changes, node_id, last_ping_at",
     "settings": "name, value, description, category",
     "stats": "metric_name, metric_value",
     "datatypes": "arrow_type, kalam_type, sql_name, description",
@@ -97,7 +99,7 @@ def test_rows(world: World) -> None:
     assert rows("select user_id, password_hash, role, email from system.users order by 1") == [
         ("ann", "***", "user", "ann@example.org"), ("svc", None, "service", None),
     ]  # fmt: skip
-    assert rows("select namespace_id, table_count from system.namespaces") == [("default", 2), ("system", 8)]
+    assert rows("select namespace_id, table_count from system.namespaces") == [("default", 2), ("system", 9)]
     assert rows("select table_name, version from system.tables order by 1") == [("notes", 2), ("staff", 1)]
     columns = "column_name, data_type, primary_key, primary_key_pos"
     assert rows(f"select {columns} from system.columns where table_name = 'notes'") == [
