@@ -81,6 +81,7 @@ class LiveState:
         # Whether anything was told (or, with `from_seq`, is known from before) that a new snapshot must take back.
         self._told = bool(self.cursor)
         self._was_ready = False
+        self._owes_snapshot = False  # a `Reset` was told, whatever was asked for at first
         self._resumed = False
         self._too_old = False
         self._total_rows = 0
@@ -93,7 +94,7 @@ class LiveState:
         self.wants_batch = False
         self._resumed = False
         if self.cursor is None:
-            return self._options
+            return LiveOptions() if self._options is None and self._owes_snapshot else self._options
         batch_size = self._options.batch_size if self._options else None
         return LiveOptions(batch_size=batch_size, from_seq=self.cursor)
 
@@ -165,7 +166,7 @@ class LiveState:
             events = self._start_over("the server has no changes from there on")
         self.phase = Phase.SNAPSHOT
         self._highest = 0
-        if self._options is None and asked_from is None and not fresh:
+        if self._options is None and asked_from is None and not fresh and not self._owes_snapshot:
             # No snapshot was asked for, so no batch follows.
             return [*events, *self._ready(integer(control.last_seq_id) if control else None)]
         return events
@@ -195,6 +196,7 @@ class LiveState:
     def _ready(self, seq: int | None) -> list[LiveEvent]:
         self.phase = Phase.LIVE
         self._told = self._was_ready = True
+        self._owes_snapshot = False
         self.failures = 0
         self.cursor = seq
         self._delivered = seq or 0
@@ -240,6 +242,7 @@ class LiveState:
     def _start_over(self, reason: str, code: str = "") -> list[LiveEvent]:
         """Forget the cursor; a `Reset` if anything was told that does not count any more."""
         told, self._told = self._told, False
+        self._owes_snapshot = self._owes_snapshot or told
         self.cursor = None
         self._delivered = 0
         return [Reset(reason, code)] if told else []
