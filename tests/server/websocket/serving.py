@@ -8,7 +8,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ class Site:
     port: int
     server: HttpServer
     setting: Setting
+    opened: list[Raw] = field(default_factory=list)
 
     def connect(self, path: str = "/ws", **options: Any) -> connect:
         """A client of `websockets`; enter it or await it."""
@@ -94,7 +95,8 @@ class Site:
         made.setblocking(False)
         await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", self.port))
         reader, writer = await asyncio.open_connection(sock=made)
-        return Raw(reader, writer)
+        self.opened.append(Raw(reader, writer))
+        return self.opened[-1]
 
     async def upgraded(self, **options: int) -> Raw:
         """A connection that was upgraded by hand."""
@@ -181,8 +183,11 @@ async def serving(
         task = asyncio.create_task(server.serve([listener]))
         await asyncio.wait_for(started.wait(), PATIENCE)
         try:
-            yield Site(port, server, setting)
+            site = Site(port, server, setting)
+            yield site
         finally:
+            for raw in site.opened:
+                raw.writer.transport.abort()
             server.should_exit = True
             await asyncio.wait_for(task, PATIENCE)
     assert not server.server_state.connections
