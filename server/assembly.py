@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from server.account_watch import AccountWatch
@@ -18,12 +19,19 @@ from server.auth.bootstrap import bootstrap
 from server.auth.routes import routes as auth_routes
 from server.auth.secret import load_or_create_secret
 from server.config import Config, settings_of
+from server.live.events import EVENTS_PATH, EventsRoute
+from server.live.limits import UserSubscriptions
+from server.live.service import LiveService, session_options
+from server.live.upgrade import Upgrades
+from server.live.urls import WS_PATH, WebSocketUrls
+from server.middleware.client_address import ClientAddresses
 from server.middleware.rate_limit import RateLimits
 from server.state import AppState
 from server.version import version
 from sql.database import Database
 from sql.duck import DuckOptions, bound_process_memory
 from sql.limits import SqlLimits
+from sql.live.settings import LiveSettings
 from sql.rendering import BigintMode
 from sql.users import PasswordSettings
 from storage.engine import StorageEngine
@@ -38,6 +46,7 @@ class Assembly:
     app: ASGIApp
     limits: RateLimits
     needs_setup: bool
+    live: LiveService
 
 
 def storage_options(config: Config) -> StorageOptions:
@@ -82,6 +91,19 @@ def duck_options(config: Config) -> DuckOptions:
     )
 
 
+def live_settings(config: Config, folder: Path) -> LiveSettings:
+    """Return what the configuration means for live queries; large snapshots wait in files in `folder`."""
+    live = config.live
+    return LiveSettings(
+        batch_size=live.batch_size,
+        max_batch_size=live.max_batch_size,
+        snapshot_memory_bytes=live.snapshot_memory_bytes,
+        snapshot_folder=folder,
+        idle_seconds=live.snapshot_idle_seconds,
+        workers=live.workers,
+    )
+
+
 def stats_of(engine: StorageEngine, started: float) -> dict[str, str]:
     """Return the figures of `system.stats`; `started` is the clock's reading at the start."""
     uptime = SYSTEM_CLOCK.monotonic() - started
@@ -104,18 +126,42 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
     context = service.build(options, engine, secret, limits, SYSTEM_CLOCK)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(context.close)
-        context.stop_watching = AccountWatch(engine, context.cache).close
+        watch = AccountWatch(engine, context.cache)
+        context.stop_watching = watch.close
+        urls = WebSocketUrls(ClientAddresses(config.security.trusted_proxy_ranges))
+
+        def last_heard(connection_id: str) -> int | None:
+            return live.last_heard_us(connection_id)
+
         database = Database(
             engine,
             sql_limits(config),
             duck=duck_options(config),
             passwords=PasswordSettings(options.policy, options.parameters),
             settings=lambda: settings_of(config),
-            stats=lambda: stats_of(engine, started),
+            stats=lambda: stats_of(engine, started) | {name: str(value) for name, value in live.figures().items()},
             temp_folder=folder / "tmp",
             bigint=BigintMode(config.wire.bigint),
+            live=live_settings(config, folder / "tmp"),
+            ws_url=urls.of_current,
+            last_heard=last_heard,
         )
         stack.callback(database.close)
+        upgrades = Upgrades(config.security, context.cookies)
+        live = LiveService(
+            database.live,
+            context.authenticator,
+            limits,
+            upgrades,
+            session_options(config),
+            UserSubscriptions(config.rate_limit.max_subscriptions_per_user),
+            SYSTEM_CLOCK,
+            BigintMode(config.wire.bigint),
+            database.scope,
+        )
+        live.start()
+        stack.push_async_callback(live.close)
+        watch.on_change = live.accounts_changed
         state = AppState(
             config=config,
             engine=engine,
@@ -125,4 +171,6 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             clock=SYSTEM_CLOCK,
             data_path=folder,
         )
-        yield Assembly(create_app(state, auth_routes(context)), limits, needs_setup)
+        events = Route(EVENTS_PATH, EventsRoute(live, upgrades, limits), methods=["GET"])
+        app = create_app(state, [*auth_routes(context), events], websocket_routes={WS_PATH: live})
+        yield Assembly(app, limits, needs_setup, live)

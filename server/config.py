@@ -261,6 +261,29 @@ class WebsocketSection(msgspec.Struct, frozen=True):
     ] = 60.0
 
 
+class LiveSection(msgspec.Struct, frozen=True):
+    """Live queries: their snapshots, and the threads that serve them."""
+
+    batch_size: Annotated[int, Meta(ge=1, description="Rows of a snapshot's batch when the client names no size")] = (
+        1_000
+    )
+    max_batch_size: Annotated[int, Meta(ge=1, description="Largest batch that a client may ask for")] = 10_000
+    snapshot_memory_bytes: Annotated[
+        int, Meta(ge=0, description="How much of a snapshot waits in memory for its client; the rest waits in a file")
+    ] = 4 * MIB
+    snapshot_idle_seconds: Annotated[
+        float, Meta(gt=0, description="How long a client may take to ask for the next batch of its snapshot")
+    ] = 120.0
+    workers: Annotated[
+        int, Meta(ge=1, le=64, description="Threads that read the log for clients that lag, and evaluate large commits")
+    ] = 4
+
+    def __post_init__(self) -> None:
+        """The usual batch is one that may be asked for."""
+        if self.batch_size > self.max_batch_size:
+            raise ValueError("key 'batch_size' is larger than 'max_batch_size'")
+
+
 class ExecutionSection(msgspec.Struct, frozen=True):
     """Bounds of a statement."""
 
@@ -337,6 +360,7 @@ class Config(msgspec.Struct, frozen=True):
     auth: AuthSection = msgspec.field(default_factory=AuthSection)
     security: SecuritySection = msgspec.field(default_factory=SecuritySection)
     websocket: WebsocketSection = msgspec.field(default_factory=WebsocketSection)
+    live: LiveSection = msgspec.field(default_factory=LiveSection)
     execution: ExecutionSection = msgspec.field(default_factory=ExecutionSection)
     duckdb: DuckdbSection = msgspec.field(default_factory=DuckdbSection)
     wire: WireSection = msgspec.field(default_factory=WireSection)

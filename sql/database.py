@@ -61,7 +61,8 @@ class Database:
     """SQL over one storage engine. Made and used on one event loop.
 
     `bigint` must be the mode in which results are rendered. `settings` gives the rows of system.settings, `stats`
-    further metrics for system.stats. Everything that a client can follow goes through `live`.
+    further metrics for system.stats. Everything that a client can follow goes through `live`. `ws_url` tells, on the
+    event loop, where the client of the request under way finds the WebSocket; `last_heard` is that of `SystemContext`.
     """
 
     def __init__(
@@ -77,8 +78,11 @@ class Database:
         temp_folder: Path | None = None,
         bigint: BigintMode = BigintMode.AUTO,
         live: LiveSettings | None = None,
+        ws_url: Callable[[], str] = str,
+        last_heard: Callable[[str], int | None] = lambda connection_id: None,
     ) -> None:
         self.limits = limits or SqlLimits()
+        self._ws_url = ws_url
         functions = functions or FunctionContext()
         self._pool = DuckPool(duck, functions, temp_folder)
         runtime = QueryRuntime(
@@ -89,6 +93,7 @@ class Database:
                 settings=settings,
                 stats=lambda: {**stats(), **{name: str(value) for name, value in self.live.stats().items()}},
                 live=self.live.subscriptions,
+                last_heard=last_heard,
             ),
         )
         self._services = Services(
@@ -122,12 +127,12 @@ class Database:
     ) -> list[StatementResult]:
         """Run all statements of a request. Raises SqlError; what it says of the statements before is exact."""
         values = params or ()
-        scope = self._scope(namespace)
+        scope = self.scope(namespace)
         hot = await self._hot.run(sql, values, scope, identity)
         if hot is not None:
             return [hot]
         control = Control(self.limits.statement_timeout)
-        context = context_of(identity, scope, values, control)
+        context = context_of(identity, scope, values, control, self._ws_url())
 
         def run() -> list[StatementResult]:
             with shown_in(sql):
@@ -144,7 +149,7 @@ class Database:
 
         return await self._workers.run(run, control)
 
-    def _scope(self, namespace: str | None) -> str:
+    def scope(self, namespace: str | None) -> str:
         """The request's namespace: as SQL folds names, capitals mean small letters unless there is one so spelt."""
         if not namespace:
             return DEFAULT_NAMESPACE
@@ -165,7 +170,7 @@ class Database:
     ) -> ResultStream:
         """Run all statements of a request and stream the rows of the last one. Raises SqlError."""
         control = Control(self.limits.stream_timeout)
-        context = context_of(identity, self._scope(namespace), params or (), control)
+        context = context_of(identity, self.scope(namespace), params or (), control, self._ws_url())
 
         def start() -> tuple[Sequence[ResultColumn], Rows]:
             with shown_in(sql):

@@ -40,7 +40,6 @@ from server.live.options import OptionRefused, checked
 from server.live.service import LiveService, new_connection_id, shutting_down
 from server.live.upgrade import Upgrades
 from server.middleware.rate_limit import RateLimits
-from sql.database import DEFAULT_NAMESPACE
 from sql.errors import InvalidInput, InvalidParameter
 from sql.live.interface import LiveDelta, LiveSubscription
 from sql.live.subscription import LiveOptions, LiveRequest, Subscription
@@ -161,7 +160,7 @@ def _request_of(
     return LiveRequest(
         sql=sql,
         params=params,
-        namespace=fields.get("namespace") or DEFAULT_NAMESPACE,
+        namespace=service.namespace(fields.get("namespace")),
         identity=token.identity,
         subscription_id="events",
         connection_id=connection_id,

@@ -42,7 +42,6 @@ class UserSubscriptions:
         self._maximum = maximum
         self._counts: dict[str, int] = {}
         self.total = 0
-        self.peak = 0
 
     def acquire(self, user: str) -> bool:
         """Count one more; False, and not counted, if the user has as many as allowed."""
@@ -51,7 +50,6 @@ class UserSubscriptions:
             return False
         self._counts[user] = count + 1
         self.total += 1
-        self.peak = max(self.peak, self.total)
         return True
 
     def release(self, user: str) -> None:

@@ -127,8 +127,11 @@ class LiveService:
         users: UserSubscriptions,
         clock: Clock,
         bigint: BigintMode,
+        namespace: Callable[[str | None], str],
     ) -> None:
         self.hub = hub
+        self.namespace = namespace
+        """What a client's name of a namespace means; raises SqlError."""
         self.options = options
         self.codecs = Codecs(bigint)
         self.users = users
@@ -243,8 +246,7 @@ class LiveService:
     def figures(self) -> dict[str, int]:
         """What `system.stats` shows of live clients. Any thread."""
         return {
-            "active_subscriptions": self.users.total,
-            "active_subscriptions_peak": self.users.peak,
+            "total_live_queries": self.users.total,
             "websocket_sessions": len(self._members),
             "websocket_sessions_peak": self.peak,
         }

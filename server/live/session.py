@@ -47,7 +47,7 @@ from server.live.messages import (
 from server.live.options import OptionRefused, checked
 from server.live.upgrade import TokenSource, UpgradeRequest
 from server.websocket.connection import TOO_LARGE, FrameConnection
-from sql.database import DEFAULT_NAMESPACE
+from sql.errors import SqlError
 from sql.identity import Identity
 from sql.live.interface import LiveDelta, LiveSubscription
 from sql.live.subscription import LiveRequest
@@ -304,8 +304,12 @@ class Session:
         try:
             options = checked(request.options, self.hub.settings)
             self._service.check_size(request.sql, request.params)
+            namespace = self._service.namespace(request.namespace)
         except OptionRefused as refused:
             self.send(Failure(name, *refused.told))
+            return
+        except SqlError as refused:
+            self.send(Failure(name, *told(refused, started=False)))
             return
         former = self._subscriptions.get(name)
         if former is not None:
@@ -318,7 +322,7 @@ class Session:
         live_request = LiveRequest(
             sql=request.sql,
             params=request.params or (),
-            namespace=request.namespace or DEFAULT_NAMESPACE,
+            namespace=namespace,
             identity=identity,
             subscription_id=name,
             connection_id=self.connection_id,

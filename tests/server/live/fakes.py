@@ -237,6 +237,7 @@ class World:
             users=UserSubscriptions(per_user),
             clock=self.clock,
             bigint=BigintMode.AUTO,
+            namespace=lambda name: name or "default",
         )
 
     def connect(
