@@ -40,6 +40,7 @@ SET_UP = """
 CREATE USER TABLE app.notes (id INT PRIMARY KEY, body TEXT UNIQUE, n INT DEFAULT 0 CHECK (n < 1000));
 CREATE USER TABLE app.tags (note INT, tag TEXT, PRIMARY KEY (note, tag));
 CREATE USER TABLE app.log (line TEXT);
+CREATE STREAM TABLE app.live (id INT PRIMARY KEY, body TEXT, n INT) WITH (TTL_SECONDS = 3600);
 CREATE TABLE app.rooms (id INT PRIMARY KEY, name TEXT) WITH (ACCESS_LEVEL = 'PUBLIC');
 CREATE TABLE app.hidden (id INT PRIMARY KEY, body TEXT);
 INSERT INTO app.rooms VALUES (1, 'hall'), (2, 'attic')
@@ -66,6 +67,7 @@ class World:
             self.must(f"INSERT INTO app.notes VALUES ({key}, 's3cret-{flavour}-{key}', {key * number})", ALICE)
             self.must(f"INSERT INTO app.tags VALUES ({key}, 's3cret-{flavour}')", ALICE)
             self.must(f"INSERT INTO app.log VALUES ('s3cret-{flavour}-{key}')", ALICE)
+            self.must(f"INSERT INTO app.live VALUES ({key}, 's3cret-{flavour}-{key}', {key * number})", ALICE)
 
     async def _open(self) -> Database:
         return Database(self.engine, SqlLimits(statement_timeout=20))
@@ -94,7 +96,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Wo
         world.close()
 
 
-tables = st.sampled_from(["notes", "app.notes", "tags", "log", "rooms", "hidden", "notes AS n2", "app.tags t"])
+tables = st.sampled_from(["notes", "app.notes", "tags", "log", "rooms", "hidden", "notes AS n2", "app.tags t", "live"])
 scalars = st.sampled_from([
     "*", "COUNT(*)", "id", "body", "n", "tag", "line", "_seq", "CURRENT_USER()", "MAX(body)",
     "string_agg(body, ',' ORDER BY body)",
@@ -125,7 +127,9 @@ queries = st.one_of(
         "SELECT * FROM __s0", "SELECT * FROM system.users", "SELECT * FROM system.tables", "SELECT * FROM system.stats",
         "SELECT * FROM information_schema.tables", "SELECT * FROM information_schema.columns",
         "SELECT * FROM duckdb_tables()", "SELECT * FROM pg_catalog.pg_class", "SHOW TABLES", "SHOW COLUMNS FROM notes",
-        "SHOW STATS FOR TABLE notes", "DESCRIBE TABLE notes", "DESCRIBE TABLE hidden", "SHOW NAMESPACES",
+        "SHOW STATS FOR TABLE notes",
+        "SHOW STATS FOR TABLE live", "DESCRIBE TABLE live", "DESCRIBE TABLE notes",
+        "DESCRIBE TABLE hidden", "SHOW NAMESPACES",
         "EXECUTE AS USER 'alice' (SELECT * FROM notes)", "SELECT * FROM query_table('notes')",
     ]),
 )  # fmt: skip
@@ -138,10 +142,14 @@ writes = st.one_of(
     ),
     st.builds(lambda k: f"INSERT INTO notes (id, body) VALUES ({k}, 'z') ON CONFLICT DO NOTHING RETURNING id", numbers),
     st.builds("INSERT INTO log {}".format, st.sampled_from(["SELECT body FROM notes", "SELECT tag FROM tags"])),
+    st.builds(lambda k, n: f"INSERT INTO live VALUES ({k}, 'b{n}', {n})", numbers, numbers),
+    st.builds("INSERT INTO live SELECT id, body, n FROM {} WHERE {} RETURNING *".format,
+              st.sampled_from(["notes", "live"]), conditions),
     st.builds("INSERT INTO tags SELECT id, body FROM notes WHERE {} RETURNING *".format, conditions),
     st.builds("UPDATE notes SET n = n + 1 WHERE {} RETURNING *".format, conditions),
     st.builds("UPDATE notes SET body = (SELECT MAX(line) FROM log) WHERE {}".format, conditions),
-    st.builds("DELETE FROM {} WHERE {} RETURNING *".format, st.sampled_from(["notes", "tags", "hidden"]), conditions),
+    st.builds("DELETE FROM {} WHERE {} RETURNING *".format,
+              st.sampled_from(["notes", "tags", "hidden", "live"]), conditions),
     st.builds("BEGIN; {}; UPDATE notes SET n = 0 WHERE true; SELECT * FROM notes; ROLLBACK".format, selects),
 )  # fmt: skip
 statements = st.one_of(
@@ -189,6 +197,7 @@ def test_the_same_key_belongs_to_each_user_alone(worlds: tuple[World, World]) ->
 def test_no_role_sees_anothers_rows_but_by_execute_as(worlds: tuple[World, World], role: Role) -> None:
     someone = Identity("carol", role)
     for world in worlds:
-        assert b'"rows":[[0]]' in world.answer("SELECT COUNT(*) FROM notes", None, someone)
-        impersonated = world.answer("EXECUTE AS USER 'alice' (SELECT body FROM notes)", None, someone)
-        assert bool(SECRET.search(impersonated)) == (role is not Role.USER)
+        for table in ("notes", "live"):
+            assert b'"rows":[[0]]' in world.answer(f"SELECT COUNT(*) FROM {table}", None, someone)
+            impersonated = world.answer(f"EXECUTE AS USER 'alice' (SELECT body FROM {table})", None, someone)
+            assert bool(SECRET.search(impersonated)) == (role is not Role.USER)
