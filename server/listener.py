@@ -59,15 +59,24 @@ class HttpServer(uvicorn.Server):
     The first SIGINT or SIGTERM lets running requests finish, for as long as configured; a second SIGINT cuts them.
     """
 
-    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_listening: Callable[[], None], on_stopping: Callable[[], None] | None = None
+    ) -> None:
         super().__init__(config)
         self._on_listening = on_listening
+        self._on_stopping = on_stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then tell."""
         await super().startup(sockets)
         if self.started:
             self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell, then stop: answers without an end have to be ended by those who send them."""
+        if self._on_stopping is not None:
+            self._on_stopping()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -85,8 +94,14 @@ class HttpServer(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
-def make_server(app: ASGIApp, config: Config, limits: RateLimits, on_listening: Callable[[], None]) -> HttpServer:
-    """Set uvicorn up."""
+def make_server(
+    app: ASGIApp,
+    config: Config,
+    limits: RateLimits,
+    on_listening: Callable[[], None],
+    on_stopping: Callable[[], None] | None = None,
+) -> HttpServer:
+    """Set uvicorn up; `on_stopping` is called when it begins to stop, before it waits for running requests."""
     performance = config.performance
     addresses = ClientAddresses(config.security.trusted_proxy_ranges)
     settings = uvicorn.Config(
@@ -105,7 +120,7 @@ def make_server(app: ASGIApp, config: Config, limits: RateLimits, on_listening: 
         timeout_graceful_shutdown=config.server.shutdown_timeout_seconds,
     )
     raise_file_limit(performance.max_connections)
-    return HttpServer(settings, on_listening)
+    return HttpServer(settings, on_listening, on_stopping)
 
 
 def raise_file_limit(connections: int) -> None:
