@@ -7,6 +7,7 @@ event loop's thread only, after `websocket.accept` was sent.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -14,6 +15,9 @@ from server.websocket.frames import Opcode, close_frame, control_frame
 
 CLOSE_SECONDS = 5.0
 """How long a client may take to answer a close frame, and to close its side afterwards."""
+
+FLUSHES = 128
+"""Connections that are written to before the event loop gets its turn: a write costs a system call."""
 
 _PING = control_frame(Opcode.PING)
 
@@ -72,6 +76,40 @@ class FrameConnection(Protocol):
         """Whether closing has begun, by either side, or the connection is lost: frames are dropped from then on."""
 
 
+class Outbox:
+    """The connections of one event loop that have frames to hand to their transports at the end of the turn.
+
+    Transports make a system call for each write, which costs far more than all else. So what is written to a connection
+    in one turn of the loop, such as the changes of several commits, goes out together.
+    """
+
+    __slots__ = ("_scheduled", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: deque[Connection] = deque()
+        self._scheduled = False
+
+    def add(self, connection: Connection) -> None:
+        """Have a connection flushed."""
+        self._waiting.append(connection)
+        if not self._scheduled:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        waiting = self._waiting
+        try:
+            for _ in range(min(FLUSHES, len(waiting))):
+                waiting.popleft().flush()
+        finally:
+            if waiting and not self._scheduled:
+                self._schedule()
+
+
 class Connection:
     """The sending half of a WebSocket: writes, water marks, the closing handshake. It is a `FrameConnection`.
 
@@ -88,8 +126,10 @@ class Connection:
         "_loop",
         "_on_drain",
         "_open",
-        "_paused",
+        "_outbox",
         "_pong",
+        "_queue",
+        "_queued",
         "_size",
         "_taken",
         "_transport",
@@ -105,9 +145,13 @@ class Connection:
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
         high: int,
+        outbox: Outbox,
         closing: Callable[[int, str], None],
     ) -> None:
         """`closing` is called, with code and reason, when this side begins the closing handshake."""
+        self._outbox = outbox
+        self._queue: list[bytes] = []
+        self._queued = 0
         self._transport = transport
         self._loop = loop
         self._high = high
@@ -118,7 +162,6 @@ class Connection:
         self._open = False
         self.full = False
         self.reading = True  # False while the session keeps the client waiting
-        self._paused = False
         self._handed = 0
         self._taken = 0
         self._heard = self._drained = loop.time()
@@ -133,23 +176,27 @@ class Connection:
     def write(self, frame: bytes) -> None:
         """Hand a complete frame over; dropped once closing has begun."""
         if self._open:
-            self._handed += len(frame)
-            self._write(frame)
-            if self._size() > self._high and not self.full:
-                self._fill()
+            if not self._queue:
+                self._outbox.add(self)
+            self._queue.append(frame)
+            self._queued += len(frame)
+            if self._queued > self._high:
+                self.flush()
 
     def write_many(self, frames: Sequence[bytes]) -> None:
         """Hand several complete frames over; also parts of frames, if together they are complete."""
-        if self._open:
-            self._handed += sum(map(len, frames))
-            self._writelines(frames)
-            if self._size() > self._high and not self.full:
-                self._fill()
+        if self._open and frames:
+            if not self._queue:
+                self._outbox.add(self)
+            self._queue += frames
+            self._queued += sum(map(len, frames))
+            if self._queued > self._high:
+                self.flush()
 
     @property
     def buffered(self) -> int:
         """Bytes that were handed over and that the socket has not taken yet."""
-        return self._size()
+        return self._queued + self._size()
 
     def on_drain(self, callback: Callable[[], None] | None) -> None:
         """Have a function called on the event loop whenever `full` turns false; None takes it back."""
@@ -174,8 +221,9 @@ class Connection:
         """Begin the closing handshake; nothing if it has begun."""
         if not self._open:
             return
+        self.write(close_frame(code, reason))
+        self.flush()
         self._open = False
-        self._write(close_frame(code, reason))
         self._arm()
         if self._closing is not None:
             self._closing(code, reason)
@@ -183,6 +231,7 @@ class Connection:
     def abort(self) -> None:
         """Drop the connection at once."""
         self._open = False
+        self._drop()
         self._transport.abort()
 
     @property
@@ -210,20 +259,18 @@ class Connection:
 
     def answer_close(self, payload: bytes) -> None:
         """The client's close frame came: answer it unless it was an answer, and close."""
-        if self._open:
-            self._open = False
-            self._write(control_frame(Opcode.CLOSE, payload))
+        self.write(control_frame(Opcode.CLOSE, payload))
         self.finish()
 
     def fail(self, code: int, reason: str) -> None:
         """Send a close frame unless one was sent, and close without waiting for an answer."""
-        if self._open:
-            self._open = False
-            self._write(close_frame(code, reason))
+        self.write(close_frame(code, reason))
         self.finish()
 
     def finish(self) -> None:
         """End this side of the stream and wait for the client to end its own: a reset could eat the last frame."""
+        self.flush()
+        self._open = False
         self._arm()
         if not self._transport.is_closing() and self._transport.can_write_eof():
             self._transport.write_eof()
@@ -231,20 +278,39 @@ class Connection:
     def lost(self) -> None:
         """The transport is closed: let go of everything."""
         self._open = False
+        self._drop()
         self._disarm()
         self._closing = self._on_drain = None
         self._wake()
 
     def pause(self) -> None:
-        """The transport holds more than the high-water mark."""
-        self._paused = True
+        """The transport could not send and holds more than the high-water mark."""
         self.full = True
+        self._look()
 
     def resume(self) -> None:
         """The transport holds less than the low-water mark."""
-        self._paused = False
-        if self.full:
-            self._drain()
+        self.full = False
+        self._look()
+        pong, self._pong = self._pong, None
+        if pong is not None:
+            self.write(control_frame(Opcode.PONG, pong))
+        self._wake()
+        if self._on_drain is not None and self._open:
+            self._on_drain()
+
+    def flush(self) -> None:
+        """Hand what was written to the transport, which tries to send it at once and tells if it is full."""
+        queue = self._queue
+        if not queue:
+            return
+        self._queue = []
+        self._handed += self._queued
+        self._queued = 0
+        if len(queue) == 1:
+            self._write(queue[0])
+        else:
+            self._writelines(queue)
 
     async def drained(self) -> None:
         """Wait until the buffer is not full, or the connection is lost."""
@@ -255,26 +321,9 @@ class Connection:
 
     # Inside
 
-    def _fill(self) -> None:
-        """Note that the buffer is full: the transport itself may tell so only when it has tried to send."""
-        self.full = True
-        self._look()
-        self._loop.call_soon(self._flushed)
-
-    def _flushed(self) -> None:
-        """The transport has tried to send: if it does not call that full, nobody else will tell that it drained."""
-        if self.full and not self._paused:
-            self._drain()
-
-    def _drain(self) -> None:
-        self.full = False
-        self._look()
-        pong, self._pong = self._pong, None
-        if pong is not None:
-            self.write(control_frame(Opcode.PONG, pong))
-        self._wake()
-        if self._on_drain is not None and self._open:
-            self._on_drain()
+    def _drop(self) -> None:
+        self._queue = []
+        self._queued = 0
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []

@@ -30,7 +30,7 @@ from uvicorn.server import ServerState
 
 from server.config import Config
 from server.errors import HttpError
-from server.websocket.connection import EXTENSION, TOO_LARGE, Connection
+from server.websocket.connection import EXTENSION, TOO_LARGE, Connection, Outbox
 from server.websocket.frames import binary_frame, text_frame
 from server.websocket.handshake import Handshake, RawHeaders, accept_head, denial_head
 from server.websocket.reader import Binary, Closing, Event, MessageReader, Ping, Text, TooLarge, Violation
@@ -86,6 +86,7 @@ def make_websocket_protocol(config: Config) -> type[WebSocketProtocol]:
         __slots__ = ()
         high = config.websocket.send_buffer_bytes
         limit = config.security.max_ws_message_size
+        outbox = Outbox()
 
     return Protocol
 
@@ -95,6 +96,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     high: ClassVar[int]
     limit: ClassVar[int]
+    outbox: ClassVar[Outbox]
 
     __slots__ = (
         "_app",
@@ -141,7 +143,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._transport = transport
         self._release = release
         self._handshake = upgrade.handshake
-        self._connection = Connection(transport, self._loop, self.high, self._closing)
+        self._connection = Connection(transport, self._loop, self.high, self.outbox, self._closing)
         self._reader = MessageReader(self.limit, CEILING * self.limit)
         self._server_state.connections.add(self)  # type: ignore[arg-type]
         transport.set_protocol(self)

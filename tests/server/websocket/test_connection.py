@@ -7,34 +7,25 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from server.websocket.connection import Connection, FrameConnection
+from server.websocket.connection import FLUSHES, Connection, FrameConnection, Outbox
 from server.websocket.frames import close_frame, text_frame
 
 HIGH = 1000
 
 
 class FakeLoop:
-    """Time and callbacks in the test's hands."""
+    """Time in the test's hands."""
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.soon: list[Callable[[], None]] = []
         self.timers: list[FakeTimer] = []
 
     def time(self) -> float:
         return self.now
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.soon.append(callback)
-
     def call_later(self, delay: float, callback: Callable[[], None]) -> FakeTimer:
         self.timers.append(FakeTimer(self, self.now + delay, callback))
         return self.timers[-1]
-
-    def turn(self) -> None:
-        soon, self.soon = self.soon, []
-        for callback in soon:
-            callback()
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
@@ -62,14 +53,16 @@ class FakeTransport(asyncio.Transport):
         self.limits = (0, 0)
         self.paused = False
         self.connection: Connection | None = None
+        self.writes = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.ended
+        self.writes += 1
         self.waiting += data
+        self.flush(0)
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        for data in list_of_data:
-            self.write(data)
+        self.write(b"".join(list_of_data))
 
     def get_write_buffer_size(self) -> int:
         return len(self.waiting)
@@ -102,12 +95,23 @@ class FakeTransport(asyncio.Transport):
         self.aborted = True
 
 
+class FakeOutbox(Outbox):
+    """Flushes when the test says so."""
+
+    def add(self, connection: Connection) -> None:
+        self._waiting.append(connection)
+
+    def turn(self) -> None:
+        self._flush()
+
+
 class Setting:
     def __init__(self) -> None:
         self.loop = FakeLoop()
         self.transport = FakeTransport()
         self.closings: list[tuple[int, str]] = []
-        self.connection = Connection(self.transport, self.loop, HIGH, self.note)  # type: ignore[arg-type]
+        self.outbox = FakeOutbox()
+        self.connection = Connection(self.transport, self.loop, HIGH, self.outbox, self.note)  # type: ignore[arg-type]
         self.transport.connection = self.connection
         self.drains = 0
         self.connection.on_drain(self.drain)
@@ -130,16 +134,22 @@ def test_frames_go_out_as_they_are_and_only_while_it_is_open(opened: Setting) ->
     connection: FrameConnection = opened.connection
     connection.write(b"one")
     connection.write_many([b"two", b"three"])
+    connection.write_many([])
     connection.ping()
-    assert bytes(opened.transport.waiting) == b"onetwothree\x89\x00"
     assert connection.buffered == 13
+    assert opened.transport.waiting == b""
+    opened.outbox.turn()
+    assert bytes(opened.transport.waiting) == b"onetwothree\x89\x00"
+    assert (opened.transport.writes, connection.buffered) == (1, 13)
+    connection.write(b"last")
     connection.close(1001, "bye")
     sent = bytes(opened.transport.waiting)
-    assert sent.endswith(close_frame(1001, "bye"))
+    assert sent.endswith(b"last" + close_frame(1001, "bye"))
     connection.write(b"x")
     connection.write_many([b"x"])
     connection.ping()
     connection.close(1000)
+    opened.outbox.turn()
     assert bytes(opened.transport.waiting) == sent
     assert opened.closings == [(1001, "bye")]
 
@@ -148,37 +158,37 @@ def test_nothing_is_written_before_it_is_accepted() -> None:
     setting = Setting()
     setting.connection.write(b"x")
     setting.connection.close(1000)
-    assert (setting.connection.closed, setting.transport.waiting) == (True, b"")
+    assert (setting.connection.closed, setting.connection.buffered) == (True, 0)
+
+
+def test_what_was_written_is_dropped_with_the_connection(opened: Setting) -> None:
+    opened.connection.write(b"x")
+    opened.connection.abort()
+    opened.outbox.turn()
+    assert (opened.connection.buffered, opened.transport.aborted) == (0, True)
 
 
 def test_it_is_full_above_the_mark_until_the_transport_drains(opened: Setting) -> None:
     connection, transport = opened.connection, opened.transport
     assert transport.limits == (HIGH, HIGH // 4)
     connection.write(b"x" * HIGH)
+    opened.outbox.turn()
     assert not connection.full
     connection.write(b"x")
-    assert connection.full
-    transport.flush(1)
-    opened.loop.turn()
-    assert not connection.full  # at the mark: the transport has never been paused, so nothing else would tell
-    assert opened.drains == 1
-    connection.write_many([b"x", b"y"])
-    transport.flush(0)
-    opened.loop.turn()
+    opened.outbox.turn()
     assert connection.full
     transport.flush(HIGH // 2)
     assert connection.full
-    transport.flush(HIGH // 2)
+    transport.flush(HIGH // 4 + 1)
     assert not connection.full
-    assert opened.drains == 2
+    assert opened.drains == 1
 
 
-def test_what_the_socket_takes_at_once_drains_too(opened: Setting) -> None:
-    opened.connection.write(b"x" * 2 * HIGH)
-    assert opened.connection.full
-    opened.transport.flush(2 * HIGH)
-    opened.loop.turn()
-    assert (opened.connection.full, opened.drains) == (False, 1)
+def test_much_in_one_turn_is_handed_over_at_once(opened: Setting) -> None:
+    for _ in range(3):
+        opened.connection.write(b"x" * (HIGH // 2))
+    assert opened.connection.full  # whoever writes in a loop sees it in time
+    assert len(opened.transport.waiting) == 3 * (HIGH // 2)
 
 
 def test_the_callback_may_write_and_be_taken_back(opened: Setting) -> None:
@@ -190,12 +200,9 @@ def test_the_callback_may_write_and_be_taken_back(opened: Setting) -> None:
     opened.connection.write(b"x" * 2 * HIGH)
     for _ in range(3):
         opened.transport.flush(10 * HIGH)
-        opened.loop.turn()
     assert opened.drains == 3
-    assert opened.connection.full
     opened.connection.on_drain(None)
     opened.transport.flush(10 * HIGH)
-    opened.loop.turn()
     assert (opened.drains, opened.connection.full) == (3, False)
 
 
@@ -204,10 +211,10 @@ def test_the_progress_of_a_slow_reader_is_seen(opened: Setting) -> None:
     loop.now = 200.0
     assert connection.last_drained == 200.0  # nothing waits
     connection.write(b"x" * 3 * HIGH)
-    transport.flush(0)
     loop.now = 230.0
     assert connection.last_drained == 200.0
     connection.write(b"more")
+    opened.outbox.turn()
     assert connection.last_drained == 200.0
     transport.flush(10)
     loop.now = 231.0
@@ -218,13 +225,12 @@ def test_the_progress_of_a_slow_reader_is_seen(opened: Setting) -> None:
 
 def test_while_it_is_full_only_the_newest_pong_waits(opened: Setting) -> None:
     opened.connection.write(b"x" * 2 * HIGH)
-    opened.transport.flush(0)
     for payload in (b"1", b"2", b"3"):
         opened.connection.answer_ping(payload)
     assert opened.connection.buffered == 2 * HIGH
     opened.transport.flush(2 * HIGH)
-    assert bytes(opened.transport.waiting) == b"\x8a\x013"
     opened.connection.answer_ping(b"4")
+    opened.outbox.turn()
     assert bytes(opened.transport.waiting) == b"\x8a\x013\x8a\x014"
 
 
@@ -276,12 +282,11 @@ def test_nothing_is_left_behind_when_it_is_lost(opened: Setting) -> None:
 def test_whoever_waits_for_room_goes_on_when_there_is_some_or_never_will_be() -> None:
     async def scenario(*, lost: bool) -> None:
         transport = FakeTransport()
-        connection = Connection(transport, asyncio.get_running_loop(), HIGH, lambda code, reason: None)
+        connection = Connection(transport, asyncio.get_running_loop(), HIGH, Outbox(), lambda code, reason: None)
         transport.connection = connection
         connection.accepted()
         await connection.drained()
         connection.write(b"x" * 2 * HIGH)
-        transport.flush(0)
         waiting = [asyncio.create_task(connection.drained()) for _ in range(2)]
         await asyncio.sleep(0)
         waiting[0].cancel()
@@ -296,3 +301,32 @@ def test_whoever_waits_for_room_goes_on_when_there_is_some_or_never_will_be() ->
 
     for lost in (False, True):
         asyncio.run(scenario(lost=lost))
+
+
+def test_an_outbox_gives_others_their_turn_and_survives_a_failure() -> None:
+    class Flushed:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def flush(self) -> None:
+            order.append(self.number)
+            if self.number == 3:
+                raise RuntimeError("the transport is gone")
+
+    order: list[int] = []
+    problems: list[object] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: problems.append(context["exception"]))
+        outbox = Outbox()
+        for number in range(3 * FLUSHES):
+            outbox.add(Flushed(number))  # type: ignore[arg-type]
+        loop.call_soon(order.append, -1)
+        while len(order) <= 3 * FLUSHES:
+            await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    assert order.index(-1) <= FLUSHES
+    assert [number for number in order if number >= 0] == list(range(3 * FLUSHES))
+    assert [str(problem) for problem in problems] == ["the transport is gone"]
