@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from server.account_watch import AccountWatch
@@ -19,7 +18,7 @@ from server.auth.bootstrap import bootstrap
 from server.auth.routes import routes as auth_routes
 from server.auth.secret import load_or_create_secret
 from server.config import Config, settings_of
-from server.live.events import EVENTS_PATH, EventsRoute
+from server.live.events import routes as event_routes
 from server.live.limits import UserSubscriptions
 from server.live.service import LiveService, session_options
 from server.live.upgrade import Upgrades
@@ -171,6 +170,6 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             clock=SYSTEM_CLOCK,
             data_path=folder,
         )
-        events = Route(EVENTS_PATH, EventsRoute(live, upgrades, limits), methods=["GET"])
-        app = create_app(state, [*auth_routes(context), events], websocket_routes={WS_PATH: live})
+        more = [*auth_routes(context), *event_routes(live, upgrades, limits)]
+        app = create_app(state, more, websocket_routes={WS_PATH: live})
         yield Assembly(app, limits, needs_setup, live)

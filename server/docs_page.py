@@ -52,8 +52,11 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     if "description" in operation:
         parts.append(f"<p>{_text(operation['description'])}</p>")
     if "parameters" in operation:
-        rows = [(f"<code>{escape(p['name'])}</code>", escape(p["description"])) for p in operation["parameters"]]
-        parts.append("<h4>In the path</h4>" + _table(rows))
+        rows = [
+            (f"<code>{escape(p['name'])}</code> in the {escape(p['in'])}", escape(p["description"]))
+            for p in operation["parameters"]
+        ]
+        parts.append("<h4>Parameters</h4>" + _table(rows))
     if "requestBody" in operation:
         parts.append("<h4>Body</h4>" + _table(_contents(operation["requestBody"]["content"])))
     rows = [

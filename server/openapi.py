@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,10 +12,12 @@ Body = type[msgspec.Struct] | str
 
 
 class Parameter(msgspec.Struct, frozen=True):
-    """A parameter in the path."""
+    """A parameter in the path, or in the query string; those in the path are always required."""
 
     name: str
     description: str
+    place: Literal["path", "query", "header"] = "path"
+    required: bool = True
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -89,7 +91,13 @@ def _operation(operation: Operation, references: dict[type[msgspec.Struct], dict
         entry["description"] = operation.description
     if operation.parameters:
         entry["parameters"] = [
-            {"name": p.name, "in": "path", "required": True, "description": p.description, "schema": {"type": "string"}}
+            {
+                "name": p.name,
+                "in": p.place,
+                "required": p.required,
+                "description": p.description,
+                "schema": {"type": "string"},
+            }
             for p in operation.parameters
         ]
     content = _content(operation.bodies, references)

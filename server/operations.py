@@ -105,6 +105,31 @@ _SQL = (
     ),
 )  # fmt: skip
 
+_LIVE = (
+    Operation(
+        method="GET", path="/v1/api/live", name="live", tag="Live queries", bearer=True,
+        summary="Follow one live query as server-sent events",
+        description="Events `ack`, `rows`, `change` and `error`; each `id` is the cursor to come back with. "
+        "The sign-in cookie of our own pages does instead of the bearer token. "
+        "The full protocol, with many live queries on one connection, is the WebSocket at `/v1/ws`.",
+        parameters=(
+            Parameter("sql", "The live query", "query"),
+            Parameter("params", "Values of $1, $2, … as a JSON array", "query", required=False),
+            Parameter("namespace", "Namespace of unqualified table names", "query", required=False),
+            Parameter("snapshot", "all (default) or none: whether the rows of now come first", "query", required=False),
+            Parameter("last_rows", "Only so many of them, the newest", "query", required=False),
+            Parameter("batch_size", "Rows of an event of the snapshot", "query", required=False),
+            Parameter("from", "Only what happened after this cursor", "query", required=False),
+            Parameter("from_seq_id", "The same as from", "query", required=False),
+            Parameter("Last-Event-ID", "The same as from, and before it", "header", required=False),
+        ),
+        answers=(
+            Answer(200, "A stream without an end", "text/event-stream"),
+            *(answer for answer in _SQL_FAILURES if answer.status not in {409, 413}),
+        ),
+    ),
+)  # fmt: skip
+
 _AUTH = (
     Operation(
         method="POST", path="/v1/api/auth/login", name="login", tag="Sign-in", summary="Sign in with a password",
@@ -175,7 +200,7 @@ _SERVER = (
     ),
 )  # fmt: skip
 
-OPERATIONS = (*_SQL, *_AUTH, *_SERVER)
+OPERATIONS = (*_SQL, *_LIVE, *_AUTH, *_SERVER)
 
 
 def document() -> dict[str, Any]:

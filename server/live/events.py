@@ -20,6 +20,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from server.auth import errors
@@ -80,6 +81,11 @@ class _Rows(msgspec.Struct):
 class _Failure(msgspec.Struct):
     code: str
     message: str
+
+
+def routes(service: LiveService, upgrades: Upgrades, limits: RateLimits) -> list[Route]:
+    """The route of event streams."""
+    return [Route(EVENTS_PATH, EventsRoute(service, upgrades, limits), methods=["GET"])]
 
 
 class EventsRoute:
