@@ -152,6 +152,6 @@ def _place(node: exp.Expr | None, text: str, word: str) -> tuple[int | None, int
     """Where the word of a clause first stands in the text; else where the node begins."""
     if word:
         for token in tokenize(text):
-            if token.text.lower() == word and text[token.start] not in "'\"`":
+            if token.text.partition(" ")[0] == word and text[token.start] not in "'\"`":
                 return token.line, token.col
     return position(node) if node is not None else (None, None)

@@ -71,6 +71,7 @@ class World:
         kind: TableKind = TableKind.USER,
         access: AccessLevel = AccessLevel.PUBLIC,
         table_id: int | None = None,
+        ttl_seconds: int = 0,
     ) -> TableDef:
         """A new table, or the next version of one that there is."""
         ids = {column: place for place, (column, _) in enumerate(columns, start=1)}
@@ -85,6 +86,7 @@ class World:
                 primary_key=tuple(ids[c] for c in key),
                 next_column_id=len(ids) + 1,
                 access_level=access,
+                ttl_seconds=ttl_seconds,
             )
             writer.put_table(made)
             return made
