@@ -262,7 +262,7 @@ class AsyncClient:
         """
         if from_seq is not None and last_rows is not None:
             raise ValueError("from_seq and last_rows exclude each other: one goes on, the other begins anew")
-        options = LiveOptions(batch_size, last_rows, from_seq)
+        options = _options(batch_size, last_rows, from_seq)
         wants_options = snapshot or last_rows is not None or from_seq is not None
         state = LiveState(options if wants_options else None, raw=raw)
         return LiveStream(self._subscription(state, sql, params, namespace, buffer_rows))
@@ -290,7 +290,7 @@ class AsyncClient:
         columns = (key,) if isinstance(key, str) else key
 
         def subscription(can_resume: Callable[[list[ColumnAnswer]], bool]) -> Subscription:
-            state = LiveState(LiveOptions(batch_size, last_rows), raw=raw, can_resume=can_resume)
+            state = LiveState(_options(batch_size, last_rows), raw=raw, can_resume=can_resume)
             return self._subscription(state, sql, params, namespace, buffer_rows)
 
         return LiveRows(subscription, sql, columns, on_change)
@@ -334,6 +334,11 @@ class AsyncClient:
 async def aconnect(url: str = DEFAULT_URL, **options: Any) -> AsyncClient:
     """An `AsyncClient` that is signed in; `options` as for the class. Raises AuthenticationFailed, ConnectionFailed."""
     return await AsyncClient.connect(url, **options)
+
+
+def _options(batch_size: int | None, last_rows: int | None, from_seq: int | None = None) -> LiveOptions:
+    """The options of a subscription; the newest rows come as one batch, so that must be as large."""
+    return LiveOptions(batch_size or last_rows or None, last_rows, from_seq)
 
 
 def _checked_url(url: str) -> str:

@@ -69,7 +69,7 @@ class SubscriptionRequest(msgspec.Struct, omit_defaults=True):
     id: str
     sql: str
     params: list[Any] | None = None
-    namespace_id: str | None = None
+    namespace: str | None = None
     options: LiveOptions | None = None
 
 
