@@ -25,6 +25,7 @@ from server.live.upgrade import Upgrades
 from server.live.urls import WS_PATH, WebSocketUrls
 from server.middleware.client_address import ClientAddresses
 from server.middleware.rate_limit import RateLimits
+from server.routes.metrics import MetricsRoute
 from server.state import AppState
 from server.version import version
 from sql.database import Database
@@ -132,13 +133,16 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
         def last_heard(connection_id: str) -> int | None:
             return live.last_heard_us(connection_id)
 
+        def figures() -> dict[str, str]:
+            return stats_of(engine, started) | {name: str(value) for name, value in live.figures().items()}
+
         database = Database(
             engine,
             sql_limits(config),
             duck=duck_options(config),
             passwords=PasswordSettings(options.policy, options.parameters),
             settings=lambda: settings_of(config),
-            stats=lambda: stats_of(engine, started) | {name: str(value) for name, value in live.figures().items()},
+            stats=figures,
             temp_folder=folder / "tmp",
             bigint=BigintMode(config.wire.bigint),
             live=live_settings(config, folder / "tmp"),
@@ -170,6 +174,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             clock=SYSTEM_CLOCK,
             data_path=folder,
         )
-        more = [*auth_routes(context), *event_routes(live, upgrades, limits)]
+        metrics = MetricsRoute(lambda: {**figures(), **database.live.stats()}, context.authenticator)
+        more = [*auth_routes(context), *event_routes(live, upgrades, limits), metrics.route()]
         app = create_app(state, more, websocket_routes={WS_PATH: live})
         yield Assembly(app, limits, needs_setup, live)

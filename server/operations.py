@@ -191,6 +191,15 @@ _SERVER = (
         answers=(Answer(200, "A single node", ClusterHealth), Answer(403, "Asked from another machine", "text/plain")),
     ),
     Operation(
+        method="GET", path="/metrics", name="metrics", tag="Server",
+        summary="Figures of the server in Prometheus' text format",
+        answers=(
+            Answer(200, "One line a metric", "text/plain"),
+            Answer(401, "Asked from another machine without a token", SqlFailure),
+            Answer(403, "Asked from another machine without the role dba or system", SqlFailure),
+        ),
+    ),
+    Operation(
         method="GET", path="/openapi.json", name="openapi", tag="Server", summary="This description",
         answers=(Answer(200, "OpenAPI 3.1", "application/json"),),
     ),

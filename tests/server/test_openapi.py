@@ -11,6 +11,7 @@ from server.app import SQL_PATH, own_routes
 from server.auth.routes import routes as auth_routes
 from server.live.events import routes as event_routes
 from server.operations import OPERATIONS, document
+from server.routes.metrics import MetricsRoute
 from tests.server.fakes import make
 
 
@@ -25,7 +26,8 @@ def references(value: Any) -> set[str]:
 def test_every_route_is_described_and_every_description_has_a_route(tmp_path: Path) -> None:
     setting = make(tmp_path)
     served = {("POST", SQL_PATH)}
-    more = [*auth_routes(None), *event_routes(None, None, None)]  # type: ignore[arg-type]
+    metrics = MetricsRoute(dict, setting.state.authenticator).route()
+    more = [*auth_routes(None), *event_routes(None, None, None), metrics]  # type: ignore[arg-type]
     for route in [*own_routes(setting.state, setting.active), *more]:
         served |= {(method, route.path) for method in (route.methods or set()) - {"HEAD"}}
     assert served == {(operation.method, operation.path) for operation in OPERATIONS}
