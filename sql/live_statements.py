@@ -68,7 +68,6 @@ class _Subscription(msgspec.Struct, omit_defaults=True):
     sql: str
     options: dict[str, int]
     params: Sequence[object] = ()
-    namespace: str = ""
 
 
 def subscribe_to(
@@ -90,7 +89,6 @@ def subscribe_to(
         sql=text,
         options=options,
         params=tuple(context.params),
-        namespace=context.namespace if statement.table is None and context.namespace != "default" else "",
     )
     row = ("active", context.ws_url, msgspec.json.encode(subscription).decode(), _MESSAGE)
     columns = [pa.array([value], pa.string()) for value in row]
