@@ -74,23 +74,24 @@ class CatalogWatch:
             refusal = refusals.get(subscription.request.identity)
             if refusal is not None:
                 self._end(subscription, refusal)
+        anew: list[tuple[Subscription, LiveQuery]] = []
         for subscription in tuple(bound):
             verdict = verdicts.get(id(subscription.query))
             if isinstance(verdict, SqlError):
                 self._end(subscription, verdict)
-            elif verdict is not None:
-                self._swap(subscription, verdict)
+            elif verdict is not None and subscription.state is not SubscriptionState.ENDED:
+                anew.append((subscription, verdict))
+        self._swap(anew)
 
-    def _swap(self, subscription: Subscription, query: LiveQuery) -> None:
-        state = subscription.state
-        if state is SubscriptionState.ENDED:
-            return
-        if state is SubscriptionState.LIVE:
+    def _swap(self, anew: list[tuple[Subscription, LiveQuery]]) -> None:
+        """Take all of them from the others first: the key of a query may be the same as before."""
+        live = [subscription for subscription, _ in anew if subscription.state is SubscriptionState.LIVE]
+        for subscription in live:
             self._detach(subscription)
+        for subscription, query in anew:
             subscription.query = query
+        for subscription in live:
             self._resume(subscription)
-        else:
-            subscription.query = query
 
     def _judge(
         self, queries: dict[int, LiveQuery], identities: set[Identity]

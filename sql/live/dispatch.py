@@ -120,14 +120,15 @@ class Dispatcher:
         if listeners is None:
             if subscription.handed < self.claimed:
                 return False
-            listeners = Listeners(query, self)
+            listeners = Listeners(query, subscription.request.identity, self)
             if query.is_blocking:
                 listeners.follower = Lane(listeners, self, self._evaluation, self._reader, self._delivery, self._failed)
             self.index.add(listeners)
         elif subscription.handed < listeners.follower.claimed:
             return False
         subscription.move(SubscriptionState.LIVE)
-        subscription.query = listeners.query
+        if subscription.request.identity == listeners.identity:
+            subscription.query = listeners.query  # one object less
         subscription.listeners = listeners
         listeners.subscriptions[subscription] = None
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from sql.identity import Identity
 from sql.live.changed_rows import ChangedRows
 from sql.live.interface import LiveQuery
 
@@ -31,10 +32,12 @@ class Follower(Protocol):
 class Listeners:
     """The LIVE subscriptions of queries with one key: evaluated once, delivered to each."""
 
-    __slots__ = ("follower", "query", "subscriptions")
+    __slots__ = ("follower", "identity", "query", "subscriptions")
 
-    def __init__(self, query: LiveQuery, follower: Follower) -> None:
+    def __init__(self, query: LiveQuery, identity: Identity, follower: Follower) -> None:
         self.query = query
+        self.identity = identity
+        """Whose query it is; the others may have other rights, and are bound anew with theirs."""
         self.follower = follower
         self.subscriptions: dict[Subscription, None] = {}
 

@@ -78,10 +78,13 @@ class World:
     async def caught_up(self, *subscriptions: Subscription) -> None:
         """Wait until they have what is committed."""
         newest = self.engine.last_seq
-        await until(lambda: all(s.state is SubscriptionState.LIVE and s.seq >= newest for s in subscriptions))
+        try:
+            await until(lambda: all(s.state is SubscriptionState.LIVE and s.seq >= newest for s in subscriptions))
+        except AssertionError:
+            raise AssertionError(f"{subscriptions} do not come to {newest}, {self.hub.stats()}") from None
 
 
-async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 15.0) -> None:
     """Wait for a condition."""
     limit = time.monotonic() + seconds
     while not condition():
