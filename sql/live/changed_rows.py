@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +23,9 @@ from storage.layout import BY
 
 SMALL = 16
 """Row versions up to which a change is evaluated row by row."""
+
+_COUNTS = {pa.timestamp("us").id: pa.int64(), pa.time64("us").id: pa.int64(), pa.date32().id: pa.int32()}
+"""Arrow types whose storage values are integers, and of which width."""
 
 Row = Mapping[str, object]
 """Storage values by column, `_seq` and `_deleted` (false) among them."""
@@ -126,15 +128,14 @@ def _decoded(batch: pa.RecordBatch) -> list[Row]:
     if not batch.num_rows:
         return []
     names = [*batch.schema.names, DELETED]
-    columns = [*map(stored_values, batch.columns), repeat(False)]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=False)]
+    columns = [stored_values(batch.column(place)) for place in range(batch.num_columns)]
+    return [dict(zip(names, (*values, False), strict=True)) for values in zip(*columns, strict=True)]
 
 
 def stored_values(array: pa.Array) -> list[object]:
     """The storage values of an array of a storage type."""
-    if pa.types.is_temporal(array.type):
-        array = array.view(pa.int32() if pa.types.is_date32(array.type) else pa.int64())
-    values: list[object] = array.to_pylist()
+    counts = _COUNTS.get(array.type.id)
+    values: list[object] = array.to_pylist() if counts is None else array.view(counts).to_pylist()
     return values
 
 

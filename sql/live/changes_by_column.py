@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sql.live.changed_rows import ChangedRows
-from sql.live.changes_by_row import Messages, finished
+from sql.live.changes_by_row import LARGEST, finished
 from sql.live.interface import ChangeType, LiveChange
 from sql.live.live_plan import LivePlan
 from sql.live.selection import Arguments, Selection, select_rows
@@ -52,19 +55,34 @@ def _at(selection: Selection, length: int) -> Places:
 def _messages(
     plan: LivePlan, rows: ChangedRows, new: Selection, old: Selection, seqs: Places, news: Places, olds: Places
 ) -> list[LiveChange]:
-    messages = Messages()
     shown = wire_rows(plan.columns, new.columns, plan.bigint) if len(new.places) else []
     earlier = _Earlier(plan, rows, new, old, news, olds)
     partition = rows.change.partition
-    for seq, here, there in zip(seqs.tolist(), news.tolist(), olds.tolist(), strict=True):
-        if there < 0:
-            messages.add(ChangeType.INSERT, seq, shown[here], None)
-        elif here < 0:
-            gone = finished(plan, earlier.whole(there), partition, earlier.seqs[there])
-            messages.add(ChangeType.DELETE, seq, None, gone)
+    types = (news >= 0).astype(np.int8) + 2 * (olds >= 0).astype(np.int8)
+    changes: list[LiveChange] = []
+    for start, end in _runs(types):
+        change_type = _TYPES[int(types[start])]
+        here, there = news[start:end].tolist(), olds[start:end].tolist()
+        new_rows = [] if change_type is ChangeType.DELETE else [shown[place] for place in here]
+        if change_type is ChangeType.INSERT:
+            old_rows = []
+        elif change_type is ChangeType.UPDATE:
+            old_rows = [earlier.changed(place) for place in there]
         else:
-            messages.add(ChangeType.UPDATE, seq, shown[here], earlier.changed(here, there))
-    return messages.changes
+            old_rows = [finished(plan, earlier.whole(place), partition, earlier.seqs[place]) for place in there]
+        changes.append(LiveChange(change_type, seqs[start:end].tolist(), new_rows, old_rows))
+    return changes
+
+
+_TYPES = {1: ChangeType.INSERT, 2: ChangeType.DELETE, 3: ChangeType.UPDATE}
+
+
+def _runs(types: npt.NDArray[np.int8]) -> Iterator[tuple[int, int]]:
+    """Where events of one type follow each other, in pieces of at most `LARGEST`."""
+    edges = [0, *(np.flatnonzero(np.diff(types)) + 1).tolist(), len(types)]
+    for start, end in pairwise(edges):
+        for first in range(start, end, LARGEST):
+            yield first, min(first + LARGEST, end)
 
 
 class _Earlier:
@@ -89,10 +107,9 @@ class _Earlier:
             for c in plan.hidden_keys
         ]
         both = (news >= 0) & (olds >= 0)
-        self._always = [shown.is_key for shown in plan.shown]
         self._different = [
-            None if always else _different(before, after, olds[both], news[both], len(old.places))
-            for always, before, after in zip(self._always, old.columns, new.columns or old.columns, strict=True)
+            None if shown.is_key else _different(before, after, olds[both], news[both], len(old.places))
+            for shown, before, after in zip(plan.shown, old.columns, new.columns or old.columns, strict=True)
         ]
 
     def whole(self, place: int) -> WireRow:
@@ -102,7 +119,7 @@ class _Earlier:
             row[name] = keys[place]
         return row
 
-    def changed(self, new_place: int, place: int) -> WireRow:
+    def changed(self, place: int) -> WireRow:
         """The key, the changed columns and `_seq` of an old row."""
         row: WireRow = {}
         for name, values, different in zip(self._names, self._values, self._different, strict=True):

@@ -37,8 +37,9 @@ def commits(draw: st.DrawFn) -> tuple[list[int], list[tuple[int, int]]]:
 
 def changed(added: list[int], removed: list[tuple[int, int]]) -> ChangedRows:
     def rows(seqs: list[int]) -> list[pa.Array]:
-        return [pa.array(seqs, pa.int64()), pa.array([s * 2 for s in seqs], pa.int64()),
-                pa.array(seqs, pa.timestamp("us")), pa.array([None if s % 2 else s for s in seqs], pa.date32())]  # fmt: skip
+        days = [None if seq % 2 else seq for seq in seqs]
+        doubled = pa.array([seq * 2 for seq in seqs], pa.int64())
+        return [pa.array(seqs, pa.int64()), doubled, pa.array(seqs, pa.timestamp("us")), pa.array(days, pa.date32())]
 
     old = pa.RecordBatch.from_arrays(
         [*rows([seq for seq, _ in removed]), pa.array([by for _, by in removed], pa.int64())],
