@@ -31,6 +31,7 @@ import pyarrow as pa
 
 from storage.environment import SMALLEST_MAP, Environment, Txn, code_of, free_bytes, full_sentence, is_full
 from storage.errors import StorageClosed, StorageError, StorageFull, StoragePoisoned
+from storage.expiry import newest_time
 from storage.feed import newest_timestamp
 from storage.options import StorageOptions
 from storage.reading import Reader
@@ -217,7 +218,8 @@ class Committer:
         """The time of the newest stored commit, which later ones are not to fall behind, whatever the clock says."""
         txn = self._environment.begin_read()
         try:
-            return newest_timestamp(Reader(txn, self._environment.dbs, self._registry.memory))
+            reader = Reader(txn, self._environment.dbs, self._registry.memory)
+            return max(newest_timestamp(reader), newest_time(reader))  # the log may have been truncated to nothing
         finally:
             txn.abort()
 

@@ -36,9 +36,9 @@ from storage.writer import WriteTransaction
 
 log = logging.getLogger("headrace.storage")
 
-SLICE_ROWS = 4_096
+SLICE_ROWS = 2_048
 """Rows that one commit of the evictor ends at most, and entries of `times` that it prunes."""
-SLICE_PARTITIONS = 1_024
+SLICE_PARTITIONS = 128
 """Partitions that one work of the evictor looks into."""
 TRACKED = 100_000
 """Partitions whose next expiry is known one by one."""

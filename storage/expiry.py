@@ -43,6 +43,14 @@ def seq_at(reader: Reader, time_us: int) -> int:
     return int.from_bytes(cursor.value(), "big")
 
 
+def newest_time(reader: Reader) -> int:
+    """The time of the newest noted commit; 0 when there is none. No later commit may be earlier."""
+    if reader.dbs.times is None:
+        return 0
+    cursor = reader.txn.cursor(db=reader.dbs.times)
+    return parse_seq_key(bytes(cursor.key())) if cursor.last() else 0
+
+
 def cutoff(reader: Reader, table: TableDef, now_us: int) -> int:
     """The `_seq` up to which rows of a STREAM table have expired at a time."""
     return max(seq_at(reader, now_us - table.ttl_us), table.expired_through)

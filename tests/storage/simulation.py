@@ -27,7 +27,7 @@ import pyarrow as pa
 import pytest
 
 from storage import Commit, Snapshot, StorageEngine, StorageOptions, TableDef, Transaction, WriteTransaction
-from storage.catalog import ColumnDef, SchemaVersion
+from storage.catalog import ColumnDef, SchemaVersion, TableKind
 from storage.environment import LOG_TRUNCATED, read_number
 from storage.errors import (
     DuplicateKey,
@@ -42,11 +42,13 @@ from storage.errors import (
 from storage.feed import FeedCursor
 from storage.types import BIGINT
 from tests.storage.helpers import create, key_of, keyed_table, plain_table, rows_of
+from tests.storage.simulated_streams import SimulatedStreams
 
 RETENTION = 500.0
 OPTIONS = StorageOptions(
     map_start=16 << 20,
     merge=False,
+    evict=False,
     merge_fan_in=3,
     direct_rows=4,
     ring_commits=4,
@@ -174,6 +176,7 @@ class Simulation:
         self.open()
         for make, name in ((keyed_table, "keyed"), (plain_table, "plain")):
             self.tables[name] = create(self.engine, make)
+        self.streams = SimulatedStreams(self)
         self.followers = [Follower(self.engine.feed.subscribe(0)) for _ in range(3)]
 
     def run(self, steps: int) -> None:
@@ -187,6 +190,8 @@ class Simulation:
             (self.check_snapshot, 8),
             (self.follow, 12),
             (self.merge, 6),
+            (self.append, 6),
+            (self.evict, 4),
             (self.wait, 6),
             (self.alter, 1),
             (self.recreate, 1),
@@ -602,6 +607,9 @@ class Simulation:
             position = change.last_seq
             assert self.stamps.setdefault(position, change.timestamp_us) == change.timestamp_us
             for table in change.tables:
+                if table.table.kind is TableKind.STREAM:
+                    self.streams.told(table)
+                    continue
                 rows = follower.rows.setdefault((table.table.table_id, table.partition), {})
                 for row in table.added().to_pylist():
                     assert change.first_seq <= row["_seq"] <= change.last_seq
@@ -626,6 +634,16 @@ class Simulation:
                 for user in USERS
             }
             follower.cursor = self.engine.feed.subscribe(snapshot.seq)
+
+    # --- rows that expire ----------------------------------------------------------------------------------------
+
+    def append(self) -> None:
+        """A client appends to the STREAM table."""
+        self.streams.append(self.random.choice(USERS[1:]))
+
+    def evict(self) -> None:
+        """Its expired rows are ended."""
+        self.streams.evict()
 
     # --- time and upkeep -----------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class StreamWorld:
         self.folder = folder
         self.clock = JumpingClock()
         self.now = 0
-        self.newest = 0
+        self.newest = self.newest_row = 0
         self.tables: dict[str, TableDef] = {}
         self.rows: dict[tuple[str, str], Rows] = {}
         self.added: dict[int, set[int]] = {}
@@ -154,7 +154,7 @@ class StreamWorld:
     def keep(self, name: str, user: str, first: int, rows: list[tuple[Any, ...]], at: int) -> None:
         """The model learns of rows."""
         assert at == self.tick()
-        self.newest = at
+        self.newest = self.newest_row = at
         stored = self.rows.setdefault((name, user), Rows()).stored
         stored.update({first + offset: (row, at) for offset, row in enumerate(rows)})
 
@@ -216,11 +216,13 @@ class StreamWorld:
         assert self.engine.check() == []
 
     def reopen(self) -> None:
-        """A restart. The present is then not before the newest commit."""
+        """A restart. The present is then not before the newest commit, or the newest row if the log is empty."""
         self.follow()
         self.engine.close()
         self.engine = StorageEngine.open(self.folder, OPTIONS, clock=self.clock)
-        self.now = self.newest
+        self.now = self.engine._clock.now_us()
+        logged = self.engine.stats().first_retained_seq <= self.engine.last_seq
+        assert self.now >= max(self.clock.wall, self.newest if logged else self.newest_row)
         self.learn_tables()
 
     def change_ttl(self) -> None:

@@ -49,3 +49,4 @@ def test_the_simulation_reaches_what_it_is_for(tmp_path: Path) -> None:
     simulation.run(600)
     simulation.close()
     assert all(simulation.counts.values()), simulation.counts
+    assert simulation.streams.evicted
