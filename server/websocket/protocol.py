@@ -30,7 +30,7 @@ from uvicorn.server import ServerState
 
 from server.config import Config
 from server.errors import HttpError
-from server.websocket.connection import EXTENSION, TOO_LARGE, Connection, Outbox
+from server.websocket.connection import EXTENSION, TOO_LARGE, Connection, FrameConnection, Outbox
 from server.websocket.frames import binary_frame, text_frame
 from server.websocket.handshake import Handshake, RawHeaders, accept_head, denial_head
 from server.websocket.reader import Binary, Closing, Event, MessageReader, Ping, Text, TooLarge, Violation
@@ -157,6 +157,7 @@ class WebSocketProtocol(asyncio.Protocol):
         handshake = upgrade.handshake
         refused = isinstance(handshake, HttpError)
         path = upgrade.path.decode("ascii")
+        connection: FrameConnection = self._connection
         return {
             "type": "websocket",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -174,7 +175,7 @@ class WebSocketProtocol(asyncio.Protocol):
             "state": self._app_state.copy(),
             "extensions": {
                 "websocket.http.response": {},
-                EXTENSION: {"connection": self._connection, "refused": handshake if refused else None},
+                EXTENSION: {"connection": connection, "refused": handshake if refused else None},
             },
         }
 

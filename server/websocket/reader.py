@@ -145,7 +145,7 @@ class MessageReader:
             position = self._position
             available = len(data) - position
             if available < 2:
-                self._release()
+                self._wait()
                 return None
             first = data[position]
             second = data[position + 1]
@@ -168,6 +168,7 @@ class MessageReader:
             elif length == 127:
                 start += 8
             if len(data) < start:
+                self._wait()
                 return None
             if length == 126:
                 length = data[start - 2] << 8 | data[start - 1]
@@ -178,6 +179,7 @@ class MessageReader:
                 raise Violation(MESSAGE_TOO_BIG, f"Message of more than {self._ceiling} bytes")
             start += 4
             if len(data) < start:
+                self._wait()
                 return None
             self._mask = data[start - 4 : start]
             if opcode and first >= 0x80 and size <= self._limit and len(data) >= start + length:
@@ -187,10 +189,10 @@ class MessageReader:
             self._position = start
         return self._payload()
 
-    def _release(self) -> None:
-        """Let go of bytes that were read to their end."""
-        if self._position and self._position == len(self._data):
-            self._data = b""
+    def _wait(self) -> None:
+        """Keep the beginning of a frame only: what the socket gave at once may be much, and the rest may never come."""
+        if self._position:
+            self._data = self._data[self._position :]
             self._position = 0
 
     def _control(self, opcode: int, final: bool, length: int, available: int) -> Event | None:
@@ -201,6 +203,7 @@ class MessageReader:
         if length > MAX_CONTROL_PAYLOAD:
             raise Violation(PROTOCOL_ERROR, f"Control frames hold {MAX_CONTROL_PAYLOAD} bytes at most")
         if available < 6 + length:
+            self._wait()
             return None
         start = self._position + 6
         payload = apply_mask(self._data[start : start + length], self._data[start - 4 : start])
@@ -246,8 +249,8 @@ class MessageReader:
                 self._parts += part
             if self._decoder is not None:
                 self._check(self._decoder, part, final=False)
-        self._release()
         if self._remaining:
+            self._wait()
             return None
         self._in_payload = False
         return self._finish() if self._final else _FRAGMENT

@@ -215,6 +215,16 @@ def test_nothing_is_kept_of_what_is_swallowed() -> None:
         assert len(reader._data) - reader._position < 14
 
 
+@pytest.mark.parametrize("start", [b"\x81", b"\x81\xfe\x01", b"\x81\xff\0\0", b"\x81\x85\0\0", b"\x89\x85\0\0\0\0abcd"])
+def test_of_much_at_once_only_the_frame_that_is_not_complete_is_kept(start: bytes) -> None:
+    reader = MessageReader(LIMIT, CEILING)
+    reader.feed(masked(9, b"x" * 100) * 1000 + start)
+    for _ in range(1000):
+        assert isinstance(reader.next(), Ping)
+    assert reader.next() is None
+    assert reader._data == start
+
+
 def test_tiny_fragments_take_no_more_than_their_bytes() -> None:
     reader = MessageReader(LIMIT, CEILING)
     reader.feed(masked(1, b"", fin=False))
