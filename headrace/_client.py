@@ -192,14 +192,22 @@ class AsyncClient:
         Values are as JSON has them (as with `raw=True`): a stream of rows carries no schema. `stream_arrow` has types.
         Raises as `query` does, ConnectionFailed when the stream is cut.
         """
-        decode = msgspec.json.Decoder(dict[str, Any]).decode
+        async with aclosing(self.stream_parts(sql, params, namespace=namespace)) as parts:
+            async for rows in parts:
+                for row in rows:
+                    yield row
+
+    async def stream_parts(
+        self, sql: str, params: Params = None, *, namespace: str | None = None
+    ) -> AsyncGenerator[list[Row]]:
+        """As `stream`, but as many rows at a time as have come. Raises as `stream` does."""
+        decode = msgspec.json.Decoder(dict[str, Any]).decode_lines
         async with self._stream(NDJSON, sql, params, namespace) as chunks:
             rest = b""
             async for chunk in chunks:
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    if line:
-                        yield decode(line)
+                lines, end, rest = (rest + chunk).rpartition(b"\n")
+                if end:
+                    yield decode(lines)
             if rest:
                 # A whole answer ends with a line break.
                 raise ConnectionFailed("the answer ended before its end; the server's log says why")

@@ -47,6 +47,13 @@ class Portal:
 
         return self.run(work())
 
+    def post(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run a coroutine on the loop without waiting for it; it is dropped after `close`. From any thread."""
+        if self._loop.is_closed() or not self._thread.is_alive():
+            work.close()
+        else:
+            asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def close(self) -> None:
         """Stop the loop and wait for the thread; may be called again."""
         if self._thread.is_alive():

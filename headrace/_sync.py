@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -107,7 +108,12 @@ class Client:
 
     def stream(self, sql: str, params: Params = None, **options: Any) -> Iterator[Row]:
         """See AsyncClient.stream."""
-        return self._iterate(self._client.stream(sql, params, **options))
+        # Row by row would cost a change of threads each.
+        return chain.from_iterable(self.stream_parts(sql, params, **options))
+
+    def stream_parts(self, sql: str, params: Params = None, **options: Any) -> Iterator[list[Row]]:
+        """See AsyncClient.stream_parts."""
+        return self._iterate(self._client.stream_parts(sql, params, **options))
 
     def stream_arrow(self, sql: str, params: Params = None, **options: Any) -> Iterator[pa.RecordBatch]:
         """See AsyncClient.stream_arrow."""
@@ -126,7 +132,7 @@ class Client:
         """See AsyncClient.live_rows."""
         return SyncLiveRows(self._portal, self._portal.call(lambda: self._client.live_rows(sql, params, **options)))
 
-    def _iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
+    def _iterate(self, source: AsyncGenerator[T]) -> Iterator[T]:
         try:
             while True:
                 try:
@@ -134,7 +140,8 @@ class Client:
                 except StopAsyncIteration:
                     return
         finally:
-            self._portal.run(_close(source))
+            # Python may be collecting a generator that was left early, in any thread: do not wait here.
+            self._portal.post(source.aclose())
 
 
 async def _within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
@@ -144,12 +151,6 @@ async def _within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
 
 async def _next(source: AsyncIterator[T]) -> T:
     return await anext(source)
-
-
-async def _close(source: AsyncIterator[Any]) -> None:
-    close = getattr(source, "aclose", None)
-    if close is not None:
-        await close()
 
 
 class SyncLiveStream:

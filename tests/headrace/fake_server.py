@@ -1,8 +1,8 @@
 """A server for `/v1/ws` inside the test: faithful to the protocol, and made to fail on purpose.
 
-`FakeServer` serves one `ModelTable` over real sockets, in JSON, gzip or MessagePack. Faults are set before or while it runs:
-connections cut after some bytes of the server's answers, tokens refused, messages dropped for coming too fast, subscriptions
-refused. It never repeats and never reorders what the protocol says comes once and in order.
+`FakeServer` serves one `ModelTable` over real sockets, in JSON, gzip or MessagePack. Faults are set before or while
+it runs: connections cut after some bytes of the server's answers, tokens refused, messages dropped for coming too
+fast, subscriptions refused. It never repeats and never reorders what the protocol says comes once and in order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The state machine of a live query: whatever is cut wherever, the rows end as the table's, and nothing is told twice."""
+"""The state machine of a live query: whatever is cut wherever, rows end as the table's, and nothing is told twice."""
 
 from __future__ import annotations
 
