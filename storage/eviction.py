@@ -23,7 +23,7 @@ import numpy as np
 from storage.batches import seqs_of
 from storage.catalog import Catalog, TableDef
 from storage.errors import StorageClosed, StorageError, StorageFull, StoragePoisoned
-from storage.expiry import cutoff, longest_ttl_us, prune, time_of_seq
+from storage.expiry import cutoff, longest_ttl_us, prunable, prune, time_of_seq
 from storage.keys import partition_key, row_key_prefix
 from storage.layout import TableLayout
 from storage.merge import SubmitExclusive
@@ -232,7 +232,8 @@ class Evictor:
             with snapshot.reading() as reader:
                 for table in tables:
                     self._list_table(reader, table, snapshot.partitions(table))
-        if every:
+                left_over = every and prunable(reader, now - longest_ttl_us(snapshot.catalog)) is not None
+        if left_over:
             self._prune()
 
     def _list_table(self, reader: Reader, table: TableDef, partitions: Sequence[str]) -> None:

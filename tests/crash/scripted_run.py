@@ -39,7 +39,14 @@ from tests.crash.faults import Call, Fault, Faults
 from tests.storage.helpers import create, key_of, keyed_table, keyless_table, rows_of, seq_of
 
 OPTIONS = StorageOptions(
-    map_start=1 << 20, merge=False, merge_fan_in=2, direct_rows=250, ring_commits=4, group_wait_us=0, drain_seconds=1.0
+    map_start=1 << 20,
+    merge=False,
+    evict=False,
+    merge_fan_in=2,
+    direct_rows=250,
+    ring_commits=4,
+    group_wait_us=0,
+    drain_seconds=1.0,
 )
 STEPS = 30
 TRIES = 400

@@ -107,7 +107,7 @@ def contents_of(data: Path) -> Contents:
     try:
         if not (data / "data.mdb").exists():
             raise Broken("there is no database")
-        options = StorageOptions(map_start=1 << 30, merge=False)
+        options = StorageOptions(map_start=1 << 30, merge=False, evict=False)
         with StorageEngine.open(data, options) as engine, engine.snapshot() as snapshot:
             for name, columns in TABLES.items():
                 table = snapshot.catalog.table("app", name)

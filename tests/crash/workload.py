@@ -3,7 +3,8 @@
 Each client sends one request at a time over a connection of its own, so what the server holds of a client is the
 effect of its first k operations for some k: at least all that were acknowledged, at most all that were sent, and
 never half of one. Clients own their rows in `items`; they share the accounts, between which they move money in
-transactions over three tables (`checking`, `savings`, and `transfers`, which says what was moved).
+transactions over three tables (`checking`, `savings`, and `transfers`, which says what was moved). Now and then they
+append to a STREAM table, whose rows expire and are evicted meanwhile: what is left of it is for the check command.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ CREATE TABLE app.checking (id INT PRIMARY KEY, balance BIGINT NOT NULL) WITH (TY
 CREATE TABLE app.savings (id INT PRIMARY KEY, balance BIGINT NOT NULL) WITH (TYPE = 'SHARED');
 CREATE TABLE app.transfers (id BIGINT PRIMARY KEY, client INT NOT NULL, giver INT NOT NULL, taker INT NOT NULL,
   amount BIGINT NOT NULL) WITH (TYPE = 'SHARED');
+CREATE STREAM TABLE app.pulse (client INT, n BIGINT) WITH (TTL_SECONDS = 1);
 INSERT INTO app.checking VALUES {", ".join(f"({i}, {OPENING})" for i in range(ACCOUNTS))};
 INSERT INTO app.savings VALUES {", ".join(f"({i}, {OPENING})" for i in range(ACCOUNTS))}
 """
@@ -88,6 +90,8 @@ class Client:
     def next_operation(self) -> Operation:
         """Some change to what it will have when everything pending is done."""
         live = self._ahead
+        if self.random.random() < 0.1:
+            return Operation("INSERT INTO app.pulse VALUES ($1, $2)", [self.number, len(live)], {}, {})
         chosen = self.random.random()
         if chosen < 0.3:
             return self._transfer()

@@ -24,7 +24,7 @@ from tests.storage.helpers import create, key_of, keyed_table, keyless_table, pl
 
 NOW_US = 1_800_000_000_000_000
 MAKERS = {"keyed": keyed_table, "plain": plain_table, "keyless": keyless_table}
-OPTIONS = StorageOptions(map_start=64 << 20, merge=False, merge_fan_in=2, retention_seconds=60.0)
+OPTIONS = StorageOptions(map_start=64 << 20, merge=False, evict=False, merge_fan_in=2, retention_seconds=60.0)
 
 
 class StandingClock:

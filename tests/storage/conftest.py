@@ -9,7 +9,7 @@ import pytest
 
 from storage import StorageEngine, StorageOptions
 
-QUIET = StorageOptions(map_start=64 << 20, merge=False)
+QUIET = StorageOptions(map_start=64 << 20, merge=False, evict=False)
 
 
 @pytest.fixture
@@ -20,6 +20,6 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def engine(folder: Path) -> Iterator[StorageEngine]:
-    """An engine without background merging."""
+    """An engine without background work."""
     with StorageEngine.open(folder, QUIET) as opened:
         yield opened
