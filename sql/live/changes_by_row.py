@@ -61,6 +61,15 @@ def changes_by_row(plan: LivePlan, rows: ChangedRows, values: Sequence[object]) 
     return messages.changes
 
 
+def keeps_any(plan: LivePlan, rows: ChangedRows, values: Sequence[object]) -> bool:
+    """Whether a condition that is covered keeps any version. Raises NotCovered when the values need DuckDB."""
+    condition = plan.condition
+    if condition is None:
+        return True
+    versions = (version for event in rows.events for version in (event.new, event.old) if version is not None)
+    return any(condition.evaluate_row(version, values) for version in versions)
+
+
 def _row(plan: LivePlan, row: Row, values: Sequence[object]) -> WireRow:
     """A row as the wire has it."""
     shown: WireRow = {}

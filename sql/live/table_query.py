@@ -22,7 +22,7 @@ from sql.expressions import NotCovered
 from sql.identity import Identity
 from sql.live.changed_rows import ChangedRows
 from sql.live.changes_by_column import changes_by_column
-from sql.live.changes_by_row import changes_by_row
+from sql.live.changes_by_row import changes_by_row, keeps_any
 from sql.live.interface import Equality, LiveDelta
 from sql.live.live_plan import LivePlan
 from sql.live.selection import (
@@ -117,6 +117,11 @@ class TableQuery:
         return True
 
     @property
+    def shows_key(self) -> bool:
+        """Whether rows have the whole primary key."""
+        return self.plan.shows_key
+
+    @property
     def _by_index(self) -> dict[int, object]:
         return dict(enumerate(self._values, start=1))
 
@@ -179,9 +184,12 @@ class TableQuery:
             return None
         check_columns(self.plan, rows.added.schema)
         changes = None
-        if rows.is_small and self.plan.is_native:
+        if rows.is_small and self.plan.covers_condition:
             try:
-                changes = changes_by_row(self.plan, rows, self._values)
+                if self.plan.is_native:
+                    changes = changes_by_row(self.plan, rows, self._values)
+                elif not keeps_any(self.plan, rows, self._values):
+                    return None
             except NotCovered:
                 changes = None
         if changes is None:
