@@ -102,6 +102,10 @@ static void control_frame(struct receiver *from) {
     unsigned char opcode = from->header[0] & 15;
     if (opcode == 8) {
         totals->ended++;
+        int code = from->control_length < 2 ? 1005 : from->control[0] << 8 | from->control[1];
+        int reason = from->control_length < 2 ? 0 : (int)from->control_length - 2;
+        if (code != 1001) /* going away: the bench stops it */
+            fprintf(stderr, "live_client: the server closes: %d %.*s\n", code, reason, (char *)from->control + 2);
     } else if (opcode == 9) { /* ping: the same bytes back, masked with zero */
         unsigned char pong[6 + 125] = {0x8a, (unsigned char)(0x80 | from->control_length)};
         memcpy(pong + 6, from->control, from->control_length);

@@ -81,12 +81,11 @@ class LiveHeadrace:
     def connect(self, program: Path, count: int) -> Receiver:
         """`count` signed-in WebSockets without subscriptions."""
         request = upgrade(self.port, "/v1/ws?compress=false", {"Authorization": self.server.headers["Authorization"]})
-        sockets = []
-        for _ in range(count):
-            connection = connected(self.port)
+        sockets = [connected(self.port) for _ in range(count)]
+        for connection in sockets:  # all at once: the first may not stay silent for long
             connection.sendall(request)
+        for connection in sockets:
             receive_until(connection, b"auth_success")
-            sockets.append(connection)
         return Receiver(program, sockets, "ws", ACKNOWLEDGED)
 
     def follow(self, receiver: Receiver, queries: Sequence[str]) -> None:
