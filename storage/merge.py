@@ -7,6 +7,7 @@ It learns from the writer which partitions got batches or dead rows, plans and b
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -240,7 +241,8 @@ class Merger:
     def _retention_bytes(self) -> int:
         """What the log may take: never more than a quarter of a limited data file."""
         options = self._options
-        return min(options.retention_bytes, options.max_bytes // 4) if options.max_bytes else options.retention_bytes
+        wanted = options.retention_bytes or sys.maxsize
+        return min(wanted, options.max_bytes // 4) if options.max_bytes else wanted
 
     def _purge_history(self) -> None:
         with self._snapshot("purging history") as snapshot, snapshot.reading() as reader:

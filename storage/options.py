@@ -31,7 +31,7 @@ class StorageOptions(msgspec.Struct, frozen=True, kw_only=True):
     retention_seconds: float = 86_400.0
     """How long the change log is kept."""
     retention_bytes: int = 4 * GIB
-    """How much the change log (commit records and superseded rows moved to `history`) may take."""
+    """How much the change log (commit records and superseded rows moved to `history`) may take; 0: no bound."""
     ring_commits: int = 1_024
     """Commits that the feed keeps in memory."""
     ring_bytes: int = 16 << 20

@@ -146,6 +146,10 @@ class LiveQuery(Protocol):
     def is_resumable(self) -> bool:
         """True when deltas can be made from any commit of the log; False for system tables: only a snapshot helps."""
 
+    @property
+    def shows_key(self) -> bool:
+        """True when rows have the whole primary key: a client can tell by a new version which one it replaces."""
+
     def delta(self, commit: ChangeSet, rows: ChangedRows | None, *, blocking: bool = False) -> LiveDelta | None:
         """What a commit changes in the answer; None for nothing.
 

@@ -122,6 +122,12 @@ class LivePlan:
         names = {column.name for column in self.columns}
         return tuple(ResultColumn(c.name, c.type) for c in self.table.key_columns if c.name not in names)
 
+    @cached_property
+    def shows_key(self) -> bool:
+        """Whether the rows have the whole primary key. Where DuckDB makes them nobody looks, and the answer is no."""
+        key = {column.name for column in self.table.key_columns}
+        return bool(key) and key <= {output.column for output in self.outputs or ()}
+
     def key_of(self, values: tuple[object, ...]) -> Hashable:
         """The arguments as part of a query's key: equal only when nothing can tell them apart."""
         if not self._plain_arguments:

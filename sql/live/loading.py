@@ -2,7 +2,8 @@
 
 - A whole snapshot, or its newest rows: read once, at one commit, then kept in a `Spool`.
 - On a resume, the head of what was missed: inserts and updates up to the first row that went. What a later update of
-  the head replaced is left out, so that every row of it is a version that the client does not know yet.
+  the head replaced is left out, so that every row of it is a version that the client does not know yet. Rows without
+  their whole key do not tell which version they replace: there the head also ends at an update of an older row.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def read_head(
             change = change_of(commit, query)
             delta = query.delta(commit, None if change is None else ChangedRows(change), blocking=True)
             if delta is not None:
-                stopped = _take(rows, delta, seq, count)
+                stopped = _take(rows, delta, seq, count, keyed=query.shows_key)
                 if stopped is not None:
                     return Head(list(rows.values()), stopped)
             seq = max(seq, commit.last_seq)
@@ -102,7 +103,7 @@ def read_head(
     return Head(list(rows.values()), seq)
 
 
-def _take(rows: dict[object, WireRow], delta: LiveDelta, seq: int, count: int) -> int | None:
+def _take(rows: dict[object, WireRow], delta: LiveDelta, seq: int, count: int, *, keyed: bool) -> int | None:
     """Add a delta's events to the head; where it ends, when it does before the delta does."""
     part = delta.after(seq)
     for change in () if part is None else part.changes:
@@ -110,7 +111,9 @@ def _take(rows: dict[object, WireRow], delta: LiveDelta, seq: int, count: int) -
             if change.type is ChangeType.DELETE or len(rows) >= count:
                 return seq
             if change.type is ChangeType.UPDATE:
-                rows.pop(change.old_rows[place]["_seq"], None)
+                replaced = rows.pop(change.old_rows[place]["_seq"], None)
+                if replaced is None and not keyed:
+                    return seq
             rows[change.rows[place]["_seq"]] = change.rows[place]
             seq = event
     return None

@@ -137,6 +137,11 @@ class SystemQuery:
         """The log does not hold its rows."""
         return False
 
+    @property
+    def shows_key(self) -> bool:
+        """Nothing tells."""
+        return False
+
     def snapshot(self, view: ReadView, *, last_rows: int | None = None, control: Control | None = None) -> pa.Table:
         """See LiveQuery; what it gives is what the client has from now on."""
         rows = self._remember(view, control)

@@ -7,7 +7,8 @@ import logging
 import random
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import httpx
@@ -37,7 +38,7 @@ SETTINGS = {
 """Subscribers are many and talkative, and the way to them is slow."""
 
 FORGETFUL = {"HEADRACE_RETENTION_COMMIT_LOG_SECONDS": "1", "HEADRACE_RETENTION_COMMIT_LOG_BYTES": "65536"}
-MINDFUL = {"HEADRACE_RETENTION_COMMIT_LOG_SECONDS": "86400", "HEADRACE_RETENTION_COMMIT_LOG_BYTES": "0"}
+MINDFUL = {"HEADRACE_RETENTION_COMMIT_LOG_SECONDS": "86400", "HEADRACE_RETENTION_COMMIT_LOG_BYTES": "4294967296"}
 
 
 class Campaign:
@@ -96,27 +97,18 @@ class Campaign:
             account = ("admin", "ann", "admin", "ann", "bob")[number % 5]
             written = [KEYED[1], *STREAMED] if account == "bob" else [*KEYED, *OTHERS, *STREAMED]
             token = lambda account=account: self.tokens[account]  # noqa: E731
-            self.writers.append(Writer(self.server.port, token, f"{self.seed}/{name}/w{number}", written, pause=0.06))
+            self.writers.append(Writer(self.server.port, token, f"{self.seed}/{name}/w{number}", written, pause=0.1))
 
     async def round(self, name: str, seconds: float, *, forgetful: bool) -> None:
         """Let everybody go for a while, with accidents, then make peace and compare."""
         proxy = await Proxy(("127.0.0.1", self.server.port), self.seed, rough).start()
         self.enlist(proxy, name)
-        running = [asyncio.create_task(subscriber.run(), name=subscriber.name) for subscriber in self.subscribers]
-        director = asyncio.create_task(self._direct(proxy, seconds, forgetful), name="director")
         try:
-            await asyncio.wait([director, *running], return_when=asyncio.FIRST_COMPLETED)
-            for task in running:
-                if task.done():
-                    task.result()
-            await director
+            await while_running([each.run() for each in self.subscribers], self._direct(proxy, seconds, forgetful))
         except BaseException as error:
             error.add_note(f"seed {self.seed}, round {name}: {self.report()}\n{self.server.log()[-1500:]}")
             raise
         finally:
-            for task in (director, *running):
-                task.cancel()
-            await asyncio.gather(director, *running, return_exceptions=True)
             await proxy.close()
         log.info("seed %d, round %s: %s", self.seed, name, self.report())
 
@@ -131,12 +123,16 @@ class Campaign:
 
     async def _direct(self, proxy: Proxy, seconds: float, forgetful: bool) -> None:
         stop = threading.Event()
-        writing = [asyncio.create_task(asyncio.to_thread(writer.run, stop)) for writer in self.writers]
+        loop = asyncio.get_running_loop()
+        threads = ThreadPoolExecutor(len(self.writers), "writer")
+        writing = [loop.run_in_executor(threads, writer.run, stop) for writer in self.writers]
         try:
             await self._accidents(proxy, seconds, forgetful, writing)
         finally:
             stop.set()
             await asyncio.gather(*writing)
+            threads.shutdown()
+        log.info("the writers have stopped: %s", self.report())
         proxy.heal()
         proxy.cut_all()
         for subscriber in self.subscribers:
@@ -145,7 +141,7 @@ class Campaign:
         await self._agree()
 
     async def _accidents(
-        self, proxy: Proxy, seconds: float, forgetful: bool, writing: list[asyncio.Task[None]]
+        self, proxy: Proxy, seconds: float, forgetful: bool, writing: list[asyncio.Future[None]]
     ) -> None:
         clock = asyncio.get_running_loop().time
         end = clock() + seconds
@@ -179,7 +175,8 @@ class Campaign:
 
     def _mark(self) -> int:
         self.server.client.headers["Authorization"] = f"Bearer {self.tokens['admin']}"
-        return int(self.server.rows("INSERT INTO live.marks VALUES (SNOWFLAKE_ID()) RETURNING _seq")[0][0])
+        self.server.sql("INSERT INTO live.marks VALUES (SNOWFLAKE_ID())")
+        return int(self.server.rows("SELECT max(_seq) FROM live.marks")[0][0])
 
     async def _compare(self, account: str, subscriber: Subscriber, subscription: Subscription) -> None:
         held = subscription.rowset.rows
@@ -236,16 +233,17 @@ async def until(holds: Callable[[], bool], describe_failure: Callable[[], object
         await asyncio.sleep(0.05)
 
 
-async def while_running(task: Awaitable[Any], play: Awaitable[T]) -> T:
-    """Play something beside a task that never ends by itself; what the task raises is raised."""
-    beside = asyncio.ensure_future(task)
-    playing = asyncio.ensure_future(play)
-    await asyncio.wait([beside, playing], return_when=asyncio.FIRST_COMPLETED)
+async def while_running(endless: Iterable[Coroutine[Any, Any, Any]], play: Coroutine[Any, Any, T]) -> T:
+    """Play something beside what never ends by itself; what that raises is raised."""
+    beside = [asyncio.create_task(each) for each in endless]
+    playing = asyncio.create_task(play)
     try:
-        if beside.done():
-            beside.result()
+        await asyncio.wait([playing, *beside], return_when=asyncio.FIRST_COMPLETED)
+        for task in beside:
+            if task.done():
+                task.result()
         return await playing
     finally:
-        for future in (beside, playing):
-            future.cancel()
-        await asyncio.gather(beside, playing, return_exceptions=True)
+        for task in (playing, *beside):
+            task.cancel()
+        await asyncio.gather(playing, *beside, return_exceptions=True)

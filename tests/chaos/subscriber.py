@@ -161,10 +161,14 @@ class Subscriber:
             logger=QUIET,
         ) as socket:
             self.counts["connected"] += 1
-            await self._sign_in(socket, wire, token)
-            for subscription in self.subscriptions.values():
-                await self._send(socket, wire, subscription.request())
-            await self._talk(socket, wire)
+            try:
+                await self._sign_in(socket, wire, token)
+                for subscription in self.subscriptions.values():
+                    await self._send(socket, wire, subscription.request())
+                await self._talk(socket, wire)
+            finally:
+                # `websockets` would wait for a close frame behind messages that nobody reads any more.
+                socket.transport.abort()
 
     async def _sign_in(self, socket: ClientConnection, wire: Wire, token: str) -> None:
         if wire.way == "message":

@@ -52,7 +52,7 @@ class Subscription:
         """The message that subscribes, from where the rows are complete."""
         self.state = State.ASKED
         self._refused = False
-        self._batch_size = self._chance.choice([1, 7, 50, 1_000])
+        self._batch_size = self._chance.choice([20, 100, 1_000])
         options: Message = {"batch_size": self._batch_size}
         if self._batch_size == 1_000 and self._chance.random() < 0.5:
             del options["batch_size"]

@@ -51,9 +51,8 @@ async def play(server: FakeServer, seed: int, writes: int = 600) -> list[Subscri
                 if subscription.rowset.rows != answer:
                     raise Violation(f"{subscriber.name} holds other rows\n{subscription.story()}")
 
-    watching = asyncio.gather(*(subscriber.run() for subscriber in subscribers))
     try:
-        await while_running(watching, write())
+        await while_running([subscriber.run() for subscriber in subscribers], write())
     finally:
         await proxy.close()
     return subscribers

@@ -180,6 +180,19 @@ def test_the_log_is_bounded_by_bytes(folder: Path) -> None:
         assert engine.check() == []
 
 
+def test_the_log_without_a_bound_stays_whole(folder: Path) -> None:
+    options = msgspec.structs.replace(SMALL_RING, retention_bytes=0)
+    with StorageEngine.open(folder, options) as engine:
+        table = create(engine, keyed_table)
+        begin = engine.last_seq
+        for i in range(20):
+            engine.commit_sync(lambda w, i=i: w.insert_row(table, "u", (i, "x" * 400, 0), None))
+        engine.compact()
+        assert engine.stats().first_retained_seq == 1
+        (*_, last) = engine.feed.subscribe(begin).poll()
+        assert last.last_seq == engine.last_seq
+
+
 def test_a_dropped_table_leaves_the_log_readable(engine: StorageEngine) -> None:
     table = create(engine, keyed_table)
     other = create(engine, keyless_table)

@@ -22,6 +22,7 @@ class Odd:
     """A live query that does as another one, but for what a test wants of it."""
 
     is_resumable = True
+    shows_key = True
 
     def __init__(self, inner: LiveQuery, *, blocking: bool = False) -> None:
         self.inner = inner
