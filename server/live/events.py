@@ -36,14 +36,15 @@ from server.live.messages import (
     Protocol,
     Serialization,
     SnapshotOptions,
+    SubscriptionRequest,
 )
-from server.live.options import OptionRefused, checked
+from server.live.options import OptionRefused
 from server.live.service import LiveService, new_connection_id, shutting_down
 from server.live.upgrade import Upgrades
 from server.middleware.rate_limit import RateLimits
 from sql.errors import InvalidInput, InvalidParameter
 from sql.live.interface import LiveDelta, LiveSubscription
-from sql.live.subscription import LiveOptions, LiveRequest, Subscription
+from sql.live.subscription import LiveRequest, Subscription
 from sql.rendering import wire_schema
 
 EVENTS_PATH = "/v1/api/live"
@@ -157,21 +158,17 @@ def _request_of(
     sql = fields.get("sql", "")
     if not sql.strip():
         raise InvalidInput("The query parameter sql is missing: the live query, as text.")
-    params = _params(fields.get("params"))
+    wanted = SubscriptionRequest(
+        id="events",
+        sql=sql,
+        options=_options(fields, exchange),
+        params=_params(fields.get("params")),
+        namespace=fields.get("namespace"),
+    )
     try:
-        service.check_size(sql, params)
-        options = _options(fields, exchange, service)
+        return service.request_of(wanted, token.identity, connection_id)
     except OptionRefused as refused:
         raise InvalidInput(str(refused)) from None
-    return LiveRequest(
-        sql=sql,
-        params=params,
-        namespace=service.namespace(fields.get("namespace")),
-        identity=token.identity,
-        subscription_id="events",
-        connection_id=connection_id,
-        options=options,
-    )
 
 
 def _params(text: str | None) -> list[Any]:
@@ -183,7 +180,7 @@ def _params(text: str | None) -> list[Any]:
         raise InvalidParameter(f"The query parameter params must be a JSON array: {error}") from None
 
 
-def _options(fields: Mapping[str, str], exchange: Exchange, service: LiveService) -> LiveOptions | None:
+def _options(fields: Mapping[str, str], exchange: Exchange) -> SnapshotOptions | None:
     """The options of the query string: all rows, unless it says otherwise. `Last-Event-ID` comes before `from`."""
     cursor = exchange.headers.get(b"last-event-id", b"").decode("latin-1").strip()
     start = cursor or fields.get("from") or fields.get("from_seq_id") or None
@@ -195,8 +192,7 @@ def _options(fields: Mapping[str, str], exchange: Exchange, service: LiveService
         if last_rows is not None:
             raise InvalidInput("The query parameters snapshot=none and last_rows exclude each other.")
         return None
-    wanted = SnapshotOptions(batch_size=batch_size or last_rows, last_rows=last_rows, from_=start)
-    return checked(wanted, service.hub.settings)
+    return SnapshotOptions(batch_size=batch_size or last_rows, last_rows=last_rows, from_=start)
 
 
 class EventStream:

@@ -12,6 +12,14 @@ LOADING_AT_ONCE = 4
 """How many snapshots of one connection are read at a time; others wait for their turn."""
 
 
+def is_sound_id(name: str) -> bool:
+    """Whether a text may name a subscription."""
+    try:
+        return 0 < len(name.encode()) <= MAX_SUBSCRIPTION_ID
+    except UnicodeEncodeError:
+        return False
+
+
 class MessageRate:
     """A token bucket that holds one second's messages. A rate of 0 is no limit."""
 

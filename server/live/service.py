@@ -24,11 +24,14 @@ from server.exchange import Exchange
 from server.live.encoding import Codecs
 from server.live.failures import Code
 from server.live.limits import UserSubscriptions
-from server.live.options import OptionRefused
+from server.live.messages import SubscriptionRequest
+from server.live.options import OptionRefused, checked
 from server.live.session import Session
 from server.live.upgrade import Upgrades
 from server.websocket.connection import EXTENSION, FrameConnection
+from sql.identity import Identity
 from sql.live.hub import LiveHub
+from sql.live.subscription import LiveRequest
 from sql.wire import BigintMode
 from storage.catalog import USER_KIND
 from storage.seams import Clock
@@ -270,6 +273,20 @@ class LiveService:
             )
         if params and len(params) > self.options.max_parameters:
             raise OptionRefused(Code.INVALID_SQL, f"More than {self.options.max_parameters} parameters")
+
+    def request_of(self, request: SubscriptionRequest, identity: Identity, connection_id: str) -> LiveRequest:
+        """What a `subscribe` message asks the hub for; raises OptionRefused and SqlError."""
+        options = checked(request.options, self.hub.settings)
+        self.check_size(request.sql, request.params)
+        return LiveRequest(
+            sql=request.sql,
+            params=request.params or (),
+            namespace=self.namespace(request.namespace),
+            identity=identity,
+            subscription_id=request.id,
+            connection_id=connection_id,
+            options=options,
+        )
 
     # --- what changes accounts ------------------------------------------------------------------------------------
 

@@ -21,7 +21,8 @@ from server.auth.cache import VerifiedToken
 from server.errors import AuthError
 from server.live.client_subscription import ClientSubscription, Stage, nothing_to_fetch
 from server.live.failures import Code, Told, told
-from server.live.limits import LOADING_AT_ONCE, MAX_SUBSCRIPTION_ID, MessageRate
+from server.live.heartbeat import Heartbeat, Sign
+from server.live.limits import LOADING_AT_ONCE, MAX_SUBSCRIPTION_ID, MessageRate, is_sound_id
 from server.live.messages import (
     Authenticate,
     AuthFailure,
@@ -44,13 +45,12 @@ from server.live.messages import (
     read_binary,
     read_text,
 )
-from server.live.options import OptionRefused, checked
+from server.live.options import OptionRefused
 from server.live.upgrade import TokenSource, UpgradeRequest
 from server.websocket.connection import TOO_LARGE, FrameConnection
 from sql.errors import SqlError
 from sql.identity import Identity
 from sql.live.interface import LiveDelta, LiveSubscription
-from sql.live.subscription import LiveRequest
 from sql.wire import to_wire
 from storage.types import BIGINT
 
@@ -89,6 +89,27 @@ _NEXT = {
 class Session:
     """One socket (a `LiveSink`). Use it on the event loop."""
 
+    __slots__ = (
+        "_auth_timer",
+        "_codec",
+        "_exchange",
+        "_heartbeat",
+        "_rate",
+        "_room",
+        "_service",
+        "_subscriptions",
+        "_token_text",
+        "_upgrade",
+        "connection",
+        "connection_id",
+        "hub",
+        "loading",
+        "loop",
+        "state",
+        "tasks",
+        "token",
+    )
+
     def __init__(
         self,
         service: LiveService,
@@ -114,7 +135,13 @@ class Session:
         self._subscriptions: dict[str, ClientSubscription] = {}
         self._room = asyncio.Event()
         self._rate = MessageRate(service.options.max_messages_per_sec, self.loop.time())
-        self._quiet_since = self.loop.time()
+        self._heartbeat = Heartbeat(
+            connection,
+            self.loop.time(),
+            beat_seconds=service.options.beat_seconds,
+            longest_silence=service.options.client_timeout_secs,
+            longest_stall=service.options.slow_consumer_timeout_secs,
+        )
         self._auth_timer: asyncio.TimerHandle | None = None
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -301,33 +328,19 @@ class Session:
             )
             self.send(Failure("invalid_subscription", Code.INVALID_SUBSCRIPTION_ID, why))
             return
-        try:
-            options = checked(request.options, self.hub.settings)
-            self._service.check_size(request.sql, request.params)
-            namespace = self._service.namespace(request.namespace)
-        except OptionRefused as refused:
-            self.send(Failure(name, *refused.told))
-            return
-        except SqlError as refused:
-            self.send(Failure(name, *told(refused, started=False)))
-            return
         former = self._subscriptions.get(name)
         if former is not None:
             self._remove(former)
-        identity = self.identity
+        try:
+            live_request = self._service.request_of(request, self.identity, self.connection_id)
+        except (OptionRefused, SqlError) as refused:
+            why_not = refused.told if isinstance(refused, OptionRefused) else told(refused, started=False)
+            self.send(Failure(name, *why_not))
+            return
         most = self._service.options.max_subscriptions_per_connection
-        if len(self._subscriptions) >= most or not self._service.users.acquire(identity.user):
+        if len(self._subscriptions) >= most or not self._service.users.acquire(self.identity.user):
             self.send(Failure(name, Code.SUBSCRIPTION_LIMIT_EXCEEDED, "Maximum subscriptions reached"))
             return
-        live_request = LiveRequest(
-            sql=request.sql,
-            params=request.params or (),
-            namespace=namespace,
-            identity=identity,
-            subscription_id=name,
-            connection_id=self.connection_id,
-            options=options,
-        )
         subscription = self._subscriptions[name] = ClientSubscription(self, live_request, self._codec)
         subscription.start()
 
@@ -409,39 +422,21 @@ class Session:
         return self.connection.last_heard
 
     def beat(self, now: float, now_us: int) -> None:
-        """Look whether the client lives, takes what it is sent, and may still be here; ping it if it is silent.
-
-        While something waits to be sent, its pongs may be stuck behind that: then only its progress counts.
-        """
+        """Look whether the client lives, takes what it is sent, and may still be here; ping it if it is silent."""
         if self.state in {SessionState.CLOSING, SessionState.CLOSED}:
             return
-        options = self._service.options
         if self.token is not None and self.token.expires_us <= now_us:
             self.recheck()
             return
-        if self.connection.buffered:
-            self._quiet_since = now
-            if now - self.connection.last_drained > options.slow_consumer_timeout_secs:
-                self._drop_slow()
-            return
-        silence = now - max(self.connection.last_heard, self._quiet_since)
-        if silence > options.client_timeout_secs:
-            self.close(NORMAL, "Heartbeat timeout")
-        elif silence >= options.beat_seconds / 2:
+        sign = self._heartbeat.look(now)
+        if sign is Sign.QUIET:
             self.connection.ping()
-
-    def _drop_slow(self) -> None:
-        self.send(Failure("protocol", Code.SLOW_CONSUMER, "The client does not take what it is sent"))
-        self.close(POLICY_VIOLATION, "Slow consumer")
-        self.connection.abort()
-
-
-def is_sound_id(name: str) -> bool:
-    """Whether a text may name a subscription."""
-    try:
-        return 0 < len(name.encode()) <= MAX_SUBSCRIPTION_ID
-    except UnicodeEncodeError:
-        return False
+        elif sign is Sign.SILENT:
+            self.close(NORMAL, "Heartbeat timeout")
+        elif sign is Sign.STUCK:
+            self.send(Failure("protocol", Code.SLOW_CONSUMER, "The client does not take what it is sent"))
+            self.close(POLICY_VIOLATION, "Slow consumer")
+            self.connection.abort()
 
 
 def _name_of(message: ClientMessage) -> str:
