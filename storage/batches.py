@@ -134,3 +134,29 @@ def decode_batch(value: memoryview | bytes, schema: pa.Schema, owner: object | N
 def own_row(batch: pa.RecordBatch, position: int) -> pa.RecordBatch:
     """A copy of one row that owns its memory (an IPC round trip is the cheapest way to cut a slice out)."""
     return pa.ipc.read_record_batch(batch.slice(position, 1).serialize(), batch.schema)
+
+
+def positions_in(seqs: Seqs, wanted: Seqs) -> Seqs:
+    """Places in `seqs` of those of `wanted` that are there (both ascending)."""
+    low, high = wanted.searchsorted(seqs[0]), wanted.searchsorted(seqs[-1], "right")
+    some = wanted[low:high]
+    places = seqs.searchsorted(some)
+    found: Seqs = places[seqs[places] == some].astype(np.int64)
+    return found
+
+
+def without(batch: pa.RecordBatch, gone: Seqs) -> list[pa.RecordBatch]:
+    """A batch without some rows: slices when they are few, a filtered copy when they are many."""
+    rows = batch.num_rows
+    if len(gone) <= 8:
+        pieces, start = [], 0
+        for row in sorted(int(row) for row in gone):
+            if row > start:
+                pieces.append(batch.slice(start, row - start))
+            start = row + 1
+        if start < rows:
+            pieces.append(batch.slice(start, rows - start))
+        return pieces
+    mask = np.ones(rows, dtype=bool)
+    mask[gone] = False
+    return [batch.filter(pa.array(mask))]

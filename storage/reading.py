@@ -14,10 +14,12 @@ from storage.batches import (
     Seqs,
     decode_batch,
     own_row,
+    positions_in,
     read_header,
     row_position,
     seqs_of,
     verify,
+    without,
 )
 from storage.dead import EMPTY, Entries, count_dead, decode_dead
 from storage.environment import Cursor, Databases, Txn
@@ -285,6 +287,32 @@ class Reader:
         found = self.locate(prefix, seq)
         return found is not None and found[1] not in self.dead_of(found[0].key)["row"]
 
+    def are_live(self, prefix: bytes, seqs: Sequence[int]) -> list[bool]:
+        """`is_live` of each of many rows; a batch is looked into once for all of them."""
+        if len(seqs) <= 1:
+            return [self.is_live(prefix, seq) for seq in seqs]
+        wanted = np.asarray(seqs, dtype=np.int64)
+        order = wanted.argsort(kind="stable")
+        ascending = wanted[order]
+        live = np.zeros(len(ascending), dtype=bool)
+        place = 0
+        while place < len(ascending):
+            batch = self.around(prefix, int(ascending[place]))
+            if batch is None or batch.header.last_seq < ascending[place]:
+                place += 1
+                continue
+            end = int(ascending.searchsorted(batch.header.last_seq, "right"))
+            stored = seqs_of(batch.value, batch.header)
+            positions = stored.searchsorted(ascending[place:end])
+            there = stored[positions] == ascending[place:end]
+            dead = self.dead_of(batch.key)["row"]
+            live[place:end] = there & ~np.isin(positions, dead) if len(dead) else there
+            place = end
+        answers = np.empty(len(live), dtype=bool)
+        answers[order] = live
+        found: list[bool] = answers.tolist()
+        return found
+
     def find(self, prefix: bytes, keys: Sequence[bytes]) -> list[int | None]:
         """Current `_seq` per encoded key of one index."""
         return self.find_full([prefix + key for key in keys])
@@ -355,32 +383,6 @@ PARTITION_NAME = b"partition\0"
 def rows_through(batch: Stored, seq: int) -> int:
     """How many rows of a batch have a `_seq` up to this one."""
     return int(seqs_of(batch.value, batch.header).searchsorted(seq, "right"))
-
-
-def positions_in(seqs: Seqs, wanted: Seqs) -> Seqs:
-    """Places in `seqs` of those of `wanted` that are there (both ascending)."""
-    low, high = wanted.searchsorted(seqs[0]), wanted.searchsorted(seqs[-1], "right")
-    some = wanted[low:high]
-    places = seqs.searchsorted(some)
-    found: Seqs = places[seqs[places] == some].astype(np.int64)
-    return found
-
-
-def without(batch: pa.RecordBatch, gone: Seqs) -> list[pa.RecordBatch]:
-    """A batch without some rows: slices when they are few, a filtered copy when they are many."""
-    rows = batch.num_rows
-    if len(gone) <= 8:
-        pieces, start = [], 0
-        for row in sorted(int(row) for row in gone):
-            if row > start:
-                pieces.append(batch.slice(start, row - start))
-            start = row + 1
-        if start < rows:
-            pieces.append(batch.slice(start, rows - start))
-        return pieces
-    mask = np.ones(rows, dtype=bool)
-    mask[gone] = False
-    return [batch.filter(pa.array(mask))]
 
 
 def place_of(key: bytes, layout: TableLayout | None = None, header: Header | None = None) -> str:

@@ -13,12 +13,11 @@ from collections.abc import Container, Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from storage.batches import Seqs, own_row
+from storage.batches import Seqs, own_row, without
 from storage.catalog import TableDef
 from storage.contiguous import one_array
 from storage.keys import index_key_prefix, partition_key, row_key_prefix
 from storage.layout import TableLayout, layout_of
-from storage.reading import without
 
 Row = tuple[object, ...]
 

@@ -169,7 +169,8 @@ class StoredView:
         with self._lock:
             reader = self._open()
             expired = self._cutoff(reader, table)
-            return [seq > expired and reader.is_live(prefix, seq) for seq in seqs]
+            live = reader.are_live(prefix, seqs)
+            return [seq > expired and alive for seq, alive in zip(seqs, live, strict=True)] if expired else live
 
     def partitions(self, table: TableDef) -> list[str]:
         """Partitions with rows; see ReadView."""
