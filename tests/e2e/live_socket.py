@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,6 +17,33 @@ from websockets.asyncio.client import ClientConnection
 from tests.e2e.running import RunningServer
 
 PATIENCE = 20.0
+
+SETTINGS = {
+    "HEADRACE_WEBSOCKET_AUTH_TIMEOUT_SECS": "1", "HEADRACE_RATE_LIMIT_MAX_SUBSCRIPTIONS_PER_USER": "5",
+    "HEADRACE_SECURITY_MAX_WS_MESSAGE_SIZE": "4096",
+}  # fmt: skip
+TABLES = """
+CREATE NAMESPACE app;
+CREATE USER TABLE app.notes (id BIGINT PRIMARY KEY, body TEXT, done BOOLEAN);
+CREATE TABLE app.news (id BIGINT PRIMARY KEY, body TEXT) WITH (TYPE = 'SHARED', ACCESS_LEVEL = 'PUBLIC');
+CREATE TABLE app.staff (id BIGINT PRIMARY KEY) WITH (TYPE = 'SHARED', ACCESS_LEVEL = 'DBA');
+CREATE USER ann WITH PASSWORD 'AnnPass123!' ROLE user;
+CREATE USER bob WITH PASSWORD 'BobPass123!' ROLE user;
+"""
+EMPTY = "DELETE FROM app.notes WHERE true; DELETE FROM app.news WHERE true; DELETE FROM app.staff WHERE true"
+
+
+@contextmanager
+def live_server(folder: Path) -> Iterator[RunningServer]:
+    """A server with the tables and users of these tests; at its end it must stop in good order."""
+    running = RunningServer(folder / "data", changes=SETTINGS)
+    try:
+        running.start().set_up().sql(TABLES)
+        yield running
+        assert running.stop() == 0, running.log()
+        assert "Traceback" not in running.log()
+    finally:
+        running.kill()
 
 
 class Socket:
@@ -98,3 +126,9 @@ def play(scene: Callable[[], Awaitable[None]]) -> None:
 async def sql(server: RunningServer, text: str, params: list[Any] | None = None) -> list[list[Any]]:
     """Run statements beside the event loop; the rows of the last one."""
     return await asyncio.to_thread(server.rows, text, params)
+
+
+async def filled(live: RunningServer, count: int) -> None:
+    """Give the admin's notes so many rows."""
+    values = ", ".join(f"({n}, 'note {n}', {n % 2 == 0})" for n in range(1, count + 1))
+    await sql(live, f"INSERT INTO app.notes VALUES {values}")
