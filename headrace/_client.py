@@ -261,12 +261,15 @@ class AsyncClient:
     ) -> LiveStream:
         """The answer of a query and every change of it: Snapshot events, Ready, then Change events.
 
-        snapshot     False: changes only last_rows    only the newest rows in the snapshot, oldest first from_seq
-        go on behind this `seq` of an earlier live query; without a snapshot, if the log still reaches there
-        batch_size   rows of the snapshot in one message buffer_rows  rows that may wait for you; beyond it the server
-        is told to stop until you have caught up
+        snapshot     False: changes only
+        last_rows    only the newest rows in the snapshot, oldest first
+        from_seq     go on behind this `seq` of an earlier live query, without a snapshot if the log reaches back there
+        batch_size   rows of the snapshot in one message
+        buffer_rows  rows that may wait for you; beyond it the server is told to stop until you have caught up
 
-        It survives cuts of the connection. Raises ValueError for options that exclude each other.
+        The query names its table with its namespace. It survives cuts of the connection.
+
+        Raises ValueError for options that exclude each other.
         """
         if from_seq is not None and last_rows is not None:
             raise ValueError("from_seq and last_rows exclude each other: one goes on, the other begins anew")
