@@ -156,7 +156,7 @@ class TableChange:
     a large change are kept only while somebody uses them.
     """
 
-    __slots__ = ("_loose", "_resolve", "_rows", "batches", "partition", "place", "record", "table")
+    __slots__ = ("_loose", "_resolve", "_rows", "batches", "derived", "partition", "place", "record", "table")
 
     def __init__(
         self,
@@ -172,6 +172,8 @@ class TableChange:
         self.batches = batches
         """The added rows as they were stored, while they are at hand."""
         self.place = place
+        self.derived: object = None
+        """What readers made of the rows and share; theirs to set."""
         self._resolve = resolve
         self._rows: Resolved | None = None
         self._loose: tuple[weakref.ref[pa.RecordBatch], weakref.ref[pa.RecordBatch]] | None = None

@@ -79,6 +79,28 @@ class Evaluation:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
+def rows_of(change: TableChange) -> ChangedRows:
+    """The rows of a change; paired and decoded once for all who read the same slice of the log."""
+    if change.place is not None:
+        return ChangedRows(change)  # the ring is no place for what is derived
+    rows = change.derived
+    if not isinstance(rows, ChangedRows):
+        rows = change.derived = ChangedRows(change)
+    return rows
+
+
+def evaluated(query: LiveQuery, commit: ChangeSet) -> LiveDelta | None:
+    """What a commit changes, for threads. Raises LogTruncated, SqlError."""
+    change = change_of(commit, query)
+    if change is None:
+        return query.delta(commit, None, blocking=True)
+    rows = rows_of(change)
+    equality = query.equality
+    if equality is not None and equality.value not in rows.values(equality.column):
+        return None
+    return query.delta(commit, rows, blocking=True)
+
+
 def change_of(commit: ChangeSet, query: LiveQuery) -> TableChange | None:
     """The part of a commit that concerns a query of a table."""
     for change in commit.tables:

@@ -128,6 +128,8 @@ class LiveHub:
         finally:
             self._coming -= 1
             self._listen()
+            if not self._coming:
+                self._replays.rest()
 
     async def _bind(self, request: LiveRequest) -> tuple[LiveQuery, int]:
         """The query, and the commit at which it was bound; without a thread when its shape is known."""

@@ -11,14 +11,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sql.live.changed_rows import ChangedRows
 from sql.live.delivery import Delivery, Turn
-from sql.live.evaluation import Evaluation, change_of
+from sql.live.evaluation import Evaluation, evaluated
 from storage.changes import ChangeSet
 
 if TYPE_CHECKING:
     from sql.live.index import Follower, Listeners
-    from sql.live.interface import LiveDelta
     from sql.live.replay import CommitReader
 
 
@@ -77,14 +75,8 @@ class Lane:
                 return
             self._claimed = commit.last_seq
             async with self._evaluation.blocking:
-                delta = await self._evaluation.run(partial(self._evaluate, commit))
+                delta = await self._evaluation.run(partial(evaluated, query, commit))
             if delta is not None:
                 await self._delivery.to_listeners(self._listeners, delta, commit.timestamp_us, turn)
             self._position = commit.last_seq
         self._position = self._claimed = part.end
-
-    def _evaluate(self, commit: ChangeSet) -> LiveDelta | None:
-        """On a thread."""
-        query = self._listeners.query
-        change = change_of(commit, query)
-        return query.delta(commit, None if change is None else ChangedRows(change), blocking=True)

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sql.errors import InvalidParameter, Unsupported
-from sql.live.changed_rows import ChangedRows
 from sql.live.errors import ResumeTooOld
-from sql.live.evaluation import change_of
+from sql.live.evaluation import evaluated
 from sql.live.interface import ChangeType, LiveDelta, LiveQuery, WireRow
 from sql.live.replay import CommitReader
 from sql.live.settings import LiveSettings
@@ -86,8 +85,7 @@ def read_head(
         if part is None:
             part = reader.from_log(query, seq, until)
         for commit in part.commits:
-            change = change_of(commit, query)
-            delta = query.delta(commit, None if change is None else ChangedRows(change), blocking=True)
+            delta = evaluated(query, commit)
             if delta is not None:
                 stopped = _take(rows, delta, seq, count, keyed=query.shows_key)
                 if stopped is not None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from sql.live.changed_rows import ChangedRows
 from sql.live.delivery import Delivery, Turn
 from sql.live.errors import ResumeTooOld, SlowConsumer, StaleBinding
-from sql.live.evaluation import Evaluation, as_client_error, change_of, concerns
+from sql.live.evaluation import Evaluation, as_client_error, change_of, concerns, evaluated
 from sql.live.interface import LiveDelta, LiveQuery
 from sql.live.subscription import Subscription, SubscriptionState
 from storage.changes import ChangeSet, CommitOutline
@@ -26,17 +26,27 @@ from storage.feed import ChangeFeed, LogSlice
 log = logging.getLogger("headrace.live")
 
 _POLL = 256
+_SHARED_SLICES = 4
 _CHUNK_ROWS = 2_000
 """Row versions after which what was evaluated from the log is handed over."""
 
 Evaluated = list[tuple[ChangeSet, LiveDelta | None]]
 
 
+class _Shared(NamedTuple):
+    """A slice of the log that was read for somebody and serves others: the commits of a partition after `start`."""
+
+    place: tuple[int | None, str]
+    start: int
+    part: LogSlice
+
+
 class CommitReader:
-    """Reads the commits that concern one query."""
+    """Reads the commits that concern one query. The last few slices of the log are shared while anybody reads it."""
 
     def __init__(self, feed: ChangeFeed, evaluation: Evaluation) -> None:
         self._feed = feed
+        self._shared: deque[_Shared] = deque(maxlen=_SHARED_SLICES)
         self._evaluation = evaluation
 
     def at_once(self, query: LiveQuery, after: int, until: int) -> LogSlice | None:
@@ -57,13 +67,25 @@ class CommitReader:
     def from_log(self, query: LiveQuery, after: int, until: int) -> LogSlice:
         """As `at_once`, from the log: for threads. Raises LogTruncated."""
         table_id, partition = query.table_id, query.partition
+        place = (table_id, partition)
+        for shared in tuple(self._shared):
+            end = shared.part.end
+            if shared.place == place and shared.start <= after < end <= until:
+                return LogSlice([commit for commit in shared.part.commits if commit.last_seq > after], end)
 
         def wanted(outline: CommitOutline) -> bool:
             if table_id is None:
                 return bool(outline.objects)
             return any(part.table_id == table_id and part.user == partition for part in outline.partitions)
 
-        return self._feed.scan(after, until, wanted)
+        part = self._feed.scan(after, until, wanted)
+        if part.end > after:
+            self._shared.append(_Shared(place, after, part))
+        return part
+
+    def forget(self) -> None:
+        """Let go of what was shared."""
+        self._shared.clear()
 
     async def read(self, query: LiveQuery, after: int, until: int) -> LogSlice:
         """From memory or the log. Raises LogTruncated."""
@@ -114,7 +136,16 @@ class Replays:
         self.started += 1
         task = asyncio.get_running_loop().create_task(self._run(subscription))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self.rest()
+
+    def rest(self) -> None:
+        """Let go of slices of the log when nobody catches up."""
+        if not self._tasks:
+            self._reader.forget()
 
     def stop(self) -> None:
         """End all of them."""
@@ -172,7 +203,7 @@ class Replays:
         change = change_of(commit, query)
         if query.is_blocking:
             async with self._evaluation.blocking:
-                return await self._evaluation.run(lambda: _evaluated(query, commit))
+                return await self._evaluation.run(lambda: evaluated(query, commit))
         if change is None:
             return await self._evaluation.delta(query, commit, None, at_once=False)
         rows, at_once = await self._evaluation.rows(change)
@@ -209,7 +240,7 @@ class Replays:
         done: Evaluated = []
         for commit in chosen:
             try:
-                done.append((commit, _evaluated(query, commit)))
+                done.append((commit, evaluated(query, commit)))
             except Exception:
                 if done:  # first what came before; then it fails again
                     return done
@@ -226,9 +257,3 @@ class Replays:
             return False
         subscription.advance(commit.last_seq)
         return True
-
-
-def _evaluated(query: LiveQuery, commit: ChangeSet) -> LiveDelta | None:
-    """On a thread."""
-    change = change_of(commit, query)
-    return query.delta(commit, None if change is None else ChangedRows(change), blocking=True)
