@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headrace._result import Column
 
 _MARKER = 0xFFFFFFFF
+_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _BODY_LENGTH_FIELD = 3
 _TYPES: dict[str, pa.DataType] = {
     "Boolean": pa.bool_(),
@@ -87,11 +88,13 @@ def _array(name: str, target: pa.DataType, cells: Sequence[Any]) -> pa.Array:
 
 
 def table_from_stream(body: bytes) -> pa.Table:
-    """The table of a whole stream. Raises InvalidAnswer when it is none."""
+    """The table of a whole stream. Raises InvalidAnswer when it is none, or has no end."""
+    if not body.endswith(_END):
+        raise InvalidAnswer("the answer is not an Arrow stream, or was cut")
     try:
         with pa.ipc.open_stream(body) as reader:
             return reader.read_all()
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise InvalidAnswer(f"the answer is not an Arrow stream: {error}") from error
 
 
@@ -107,7 +110,7 @@ async def batches_from_stream(chunks: AsyncIterator[bytes]) -> AsyncGenerator[pa
                 schema = pa.ipc.read_schema(pa.py_buffer(message))
             else:
                 yield pa.ipc.read_record_batch(pa.py_buffer(message), schema)
-    except (pa.ArrowException, struct.error) as error:
+    except (pa.ArrowException, OSError, struct.error) as error:
         raise InvalidAnswer(f"the answer is not an Arrow stream: {error}") from error
 
 
