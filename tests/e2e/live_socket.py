@@ -102,7 +102,9 @@ class Socket:
 async def connected(server: RunningServer, query: str = "", **options: Any) -> AsyncIterator[Socket]:
     """A connection that has not signed in."""
     url = f"{server.url.replace('http', 'ws', 1)}/v1/ws{query}"
-    async with websockets.connect(url, **{"open_timeout": PATIENCE, "compression": None} | options) as connection:
+    async with websockets.connect(
+        url, **{"open_timeout": PATIENCE, "compression": None, "max_size": None} | options
+    ) as connection:
         yield Socket(connection)
 
 
