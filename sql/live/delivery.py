@@ -83,6 +83,8 @@ class Delivery:
         """Hand over what the client does not have yet; False when its sink refused it."""
         known = subscription.handed
         part = piece if known < piece.changes[0].seqs[0] else piece.after(known)
+        if part is not None and subscription.hidden_through:
+            part = part.without_hidden(subscription.hidden_through)
         if part is not None and known < piece.seq:
             try:
                 taken = subscription.sink.deliver(subscription, part)

@@ -164,12 +164,14 @@ class LiveHub:
         """A subscription that begins with rows of one commit; `reason` says why not with what the client missed."""
         services, settings = self._services, self.settings
 
-        def read(control: Control) -> tuple[LiveQuery, int, Spool]:
+        def read(control: Control) -> tuple[LiveQuery, int, int, Spool]:
             lease = control.remaining + _LEASE_SLACK
             with storage_errors(), self._engine.snapshot(lease=lease, purpose="live query") as view:
                 query = bind_live(request.sql, request.params, request.namespace, request.identity, services, view)
                 table = query.snapshot(view, last_rows=wanted.last_rows, control=control)
                 seq = view.seq
+                source = None if query.table_id is None else view.catalog.table_by_id(query.table_id)
+                hidden = 0 if source is None else view.expired_through(source)
             spool = Spool(
                 table,
                 query.columns,
@@ -177,11 +179,12 @@ class LiveHub:
                 memory_bytes=settings.snapshot_memory_bytes,
                 folder=settings.snapshot_folder,
             )
-            return query, seq, spool
+            return query, seq, hidden, spool
 
-        query, seq, spool = await self._on_worker(read)
+        query, seq, hidden, spool = await self._on_worker(read)
         subscription = Subscription(self, request, query, sink, seq)
         subscription.fresh = reason is not None
+        subscription.hidden_through = hidden
         subscription.too_old = reason
         return self._load(subscription, Loading(spool, wanted.batch_size, seq, fresh=subscription.fresh), seq)
 

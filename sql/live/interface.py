@@ -15,6 +15,7 @@ no longer matches. A client that has seen everything up to `seq` resumes from th
 from __future__ import annotations
 
 import enum
+import operator
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -98,6 +99,23 @@ class LiveDelta:
                 kept.append(change)
             elif start < len(change.seqs):
                 kept.append(LiveChange(change.type, change.seqs[start:], change.rows[start:], change.old_rows[start:]))
+        return LiveDelta(self.seq, kept) if kept else None
+
+    def without_hidden(self, through: int) -> LiveDelta | None:
+        """The events without deletes of rows whose `_seq` is at most `through`; None when there are none."""
+        kept: list[LiveChange] = []
+        for change in self.changes:
+            if change.type is not ChangeType.DELETE:
+                kept.append(change)
+                continue
+            shown = [place for place, row in enumerate(change.old_rows) if int(str(row["_seq"])) > through]
+            if len(shown) == len(change.seqs):
+                kept.append(change)
+            elif shown:
+                seqs, rows = [change.seqs[place] for place in shown], [change.old_rows[place] for place in shown]
+                kept.append(LiveChange(change.type, seqs, (), rows))
+        if len(kept) == len(self.changes) and all(map(operator.is_, kept, self.changes)):
+            return self
         return LiveDelta(self.seq, kept) if kept else None
 
 

@@ -126,6 +126,7 @@ class Subscription:
         "changes",
         "created_us",
         "fresh",
+        "hidden_through",
         "listeners",
         "owner",
         "query",
@@ -154,6 +155,8 @@ class Subscription:
         self.total_rows = 0
         self.resumed = False
         self.fresh = False
+        self.hidden_through = 0
+        """Rows of a STREAM table up to this `_seq` had expired at its snapshot: it is not told of their eviction."""
         self.too_old: str | None = None
         self.changes = 0
         self.created_us = time.time_ns() // 1_000

@@ -32,6 +32,8 @@ class LiveSelect:
     """The primary key, if all of it is projected."""
     star: bool
     """Whether the text says `*`."""
+    expires: bool = False
+    """Whether rows go by themselves."""
 
     @property
     def sql(self) -> str:
@@ -64,6 +66,8 @@ class RowSet:
         self.cursor = 0
         """Everything up to here was seen, once the snapshot is complete."""
         self.events = 0
+        self.resumed = False
+        """Whether it was taken up again since the snapshot."""
         self._keys: dict[tuple[Any, ...], int] = {}
         self._integers: frozenset[str] = frozenset()
 
@@ -77,6 +81,7 @@ class RowSet:
     def clear(self) -> None:
         """Forget everything: a snapshot follows."""
         self.rows.clear()
+        self.resumed = False
         self._keys.clear()
         self.cursor = 0
 
@@ -183,7 +188,11 @@ class RowSet:
     def _delete(self, old: Row) -> None:
         before = self._values(old)
         before.pop("row_id", None)
-        held = self._remove(before.pop("_seq"))
+        seq = before.pop("_seq")
+        if self.select.expires and self.resumed and seq not in self.rows:
+            # It had expired when the snapshot was read, and was evicted during the absence: the log tells everybody.
+            return
+        held = self._remove(seq)
         for name, value in held.items():
             require(name in before, "a deleted row without a projected column", name, old)
             require(before[name] == value, "a deleted row that was another", name, before, held)

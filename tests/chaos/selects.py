@@ -26,6 +26,8 @@ class TableShape:
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...] = ()
+    expires: bool = False
+    """Whether rows go by themselves within the test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,4 +141,5 @@ def live_select(chance: random.Random, tables: Sequence[TableShape]) -> LiveSele
         matches=matches,
         key=table.key if set(table.key) <= set(columns) else (),
         star=star,
+        expires=table.expires,
     )

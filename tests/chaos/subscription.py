@@ -108,6 +108,7 @@ class Subscription:
         self.state = State.LOADING
         if self._resumed:
             self.resumes += 1
+            self.rowset.resumed = True
             return
         self.complete = False
         self.rowset.clear()

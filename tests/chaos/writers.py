@@ -33,7 +33,7 @@ CREATE STREAM TABLE {LASTING} ({TYPES}) WITH (TTL_SECONDS = 86400)
 """
 KEYED = (TableShape(SHARED, ("id", *COLUMNS), ("id",)), TableShape(OWN, ("id", *COLUMNS), ("id",)))
 OTHERS = (TableShape(PAIRS, ("a", "b", *COLUMNS), ("a", "b")), TableShape(BARE, COLUMNS))
-STREAMED = (TableShape(BRIEF, COLUMNS), TableShape(LASTING, COLUMNS))
+STREAMED = (TableShape(BRIEF, COLUMNS, expires=True), TableShape(LASTING, COLUMNS))
 
 KEYS = 120
 """Different keys of a table: few, so that writers meet."""

@@ -1,15 +1,19 @@
-"""Resumes of queries whose rows do not tell which older version they replace."""
+"""What a client hears of rows that it cannot know: replaced versions without a key, rows that had expired."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from sql.database import Database
 from sql.live.interface import LiveDelta, LiveSubscription
 from sql.live.subscription import LiveOptions, LiveRequest
-from tests.sql.live.hub_world import ROOT, world
+from storage import StorageEngine
+from tests.sql.live.hub_world import QUIET, ROOT, World, world
+from tests.storage.stream_model import JumpingClock
 
 BARE = "CREATE SHARED TABLE app.bare (room TEXT, n INT) WITH (ACCESS_LEVEL = 'PUBLIC')"
 
@@ -64,3 +68,35 @@ def test_an_update_is_in_the_head_only_if_its_row_shows_its_key(tmp_path: Path, 
             assert all(seq > batch.last_seq for _, seq in listener.told)
 
     asyncio.run(body())
+
+
+def test_rows_that_had_expired_at_the_snapshot_are_not_deleted_again(tmp_path: Path) -> None:
+    clock = JumpingClock()
+
+    async def body(here: World) -> None:
+        await here.run("CREATE NAMESPACE app")
+        await here.run("CREATE STREAM TABLE app.notes (v TEXT) WITH (TTL_SECONDS = 10)")
+        for _ in range(2):
+            await here.run("INSERT INTO app.notes VALUES ('x'), ('y')")
+            clock.wall += 6_000_000
+        listener = Listener()
+        request = LiveRequest("SELECT v FROM app.notes", (), "app", ROOT, "s", "c", LiveOptions())
+        subscription = await here.hub.subscribe(request, listener)
+        assert (subscription.total_rows, subscription.hidden_through) == (2, subscription.seq - 2)
+        await subscription.next_batch()
+        subscription.go_live()
+        for kinds in ([], ["delete", "delete"]):
+            assert await asyncio.to_thread(here.engine.evict) == 2
+            await here.caught_up(subscription)
+            assert [kind for kind, _ in listener.told] == kinds
+            clock.wall += 6_000_000
+
+    async def run() -> None:
+        with StorageEngine.open(tmp_path / "data", msgspec.structs.replace(QUIET, evict=False), clock=clock) as engine:
+            database = Database(engine)
+            try:
+                await body(World(engine, database))
+            finally:
+                database.close()
+
+    asyncio.run(run())
