@@ -73,7 +73,7 @@ class StorageEngine:
             options.ring_bytes,
         )
         self._merger = Merger(self._registry, self.submit_exclusive, options, clock, truncated)
-        self._evictor = Evictor(self._registry, self.submit_exclusive, options, forward)
+        self._evictor = Evictor(self._registry, self.submit_exclusive, options, forward, lambda: self._state.catalog)
         self._committer.start()
         if options.merge:
             self._merger.start()

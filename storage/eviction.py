@@ -15,7 +15,7 @@ import contextlib
 import heapq
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -125,9 +125,15 @@ class Evictor:
     """Owns the thread and the times at which something is due."""
 
     def __init__(
-        self, registry: SnapshotRegistry, submit: SubmitExclusive, options: StorageOptions, clock: Clock
+        self,
+        registry: SnapshotRegistry,
+        submit: SubmitExclusive,
+        options: StorageOptions,
+        clock: Clock,
+        catalog: Callable[[], Catalog],
     ) -> None:
         self._registry = registry
+        self._catalog = catalog
         self._submit = submit
         self._interval = options.stream_eviction_seconds
         self._clock = clock
@@ -225,7 +231,7 @@ class Evictor:
         with self._lock:
             every, some = self._list_all, self._to_list | set(self._due.take_unlisted(now))
             self._list_all, self._to_list = False, set()
-        if not every and not some:
+        if not (every or some) or not any(table.expires for table in self._catalog().tables()):
             return
         with self._again(every, some), self._snapshot("listing rows that expire") as snapshot:
             tables = [t for t in snapshot.catalog.tables() if t.expires and (every or t.table_id in some)]
