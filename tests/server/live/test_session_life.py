@@ -64,10 +64,25 @@ def test_any_sign_of_life_counts() -> None:
     async def test(world: World) -> None:
         client = world.signed_in()
         client.connection.last_heard += 8
+        beat(client, 5)
         beat(client, 12)
         assert not client.connection.closed
         beat(client, 19)
         assert client.connection.closed
+
+    run(test)
+
+
+def test_a_server_that_comes_late_to_its_heartbeat_finds_nobody_silent() -> None:
+    async def test(world: World) -> None:
+        client = world.signed_in()
+        beat(client, 30)  # what the client said meanwhile was not read yet
+        assert not client.connection.closed
+        assert client.connection.pings == 1
+        beat(client, 35)
+        assert not client.connection.closed
+        beat(client, 40)
+        assert client.connection.closed_with == (1000, "Heartbeat timeout")
 
     run(test)
 
