@@ -34,6 +34,7 @@ from server.websocket.connection import EXTENSION, TOO_LARGE, Connection, FrameC
 from server.websocket.frames import binary_frame, text_frame
 from server.websocket.handshake import Handshake, RawHeaders, accept_head, denial_head
 from server.websocket.reader import Binary, Closing, Event, MessageReader, Ping, Text, TooLarge, Violation
+from server.websocket.turn import LoopTurn
 
 CEILING = 16
 """How many times the limit a message may be large before the connection is given up, not only the message."""
@@ -87,6 +88,7 @@ def make_websocket_protocol(config: Config) -> type[WebSocketProtocol]:
         high = config.websocket.send_buffer_bytes
         limit = config.security.max_ws_message_size
         outbox = Outbox()
+        turn = LoopTurn()
 
     return Protocol
 
@@ -97,6 +99,7 @@ class WebSocketProtocol(asyncio.Protocol):
     high: ClassVar[int]
     limit: ClassVar[int]
     outbox: ClassVar[Outbox]
+    turn: ClassVar[LoopTurn]
 
     __slots__ = (
         "_app",
@@ -326,7 +329,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._told = True
             return {"type": "websocket.connect"}
         self._row += 1
-        if self._row >= _IN_A_ROW:
+        if self._row >= _IN_A_ROW or (self._row > 1 and self.turn.is_over()):
             self._row = 0
             await asyncio.sleep(0)
         while True:
