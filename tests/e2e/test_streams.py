@@ -71,3 +71,28 @@ def test_rows_of_a_killed_server_expire(serve: Serve) -> None:
         assert long is not None
         with engine.snapshot() as snapshot:
             assert snapshot.count(long, server.user) == 2
+
+
+def test_what_a_client_gets(server: RunningServer) -> None:
+    """Messages, codes and definitions over HTTP."""
+    server.sql("CREATE NAMESPACE app")
+    (created,) = server.sql("CREATE STREAM TABLE app.typing (id INT PRIMARY KEY, who TEXT) WITH (TTL_SECONDS = 600)")
+    assert created["message"].endswith("stream table app.typing created successfully")
+    server.sql("INSERT INTO app.typing VALUES (1, 'a'), (1, 'b')")
+    assert server.rows("SELECT id, who FROM app.typing") == [[1, "a"], [1, "b"]]
+    assert server.rows("SELECT id, who FROM app.typing", namespace_id="app") == [[1, "a"], [1, "b"]]
+    for sql in (
+        "UPDATE app.typing SET who = 'c' WHERE id = 1",
+        "INSERT INTO app.typing VALUES (1, 'c') ON CONFLICT DO NOTHING",
+        "BEGIN; INSERT INTO app.typing VALUES (1, 'c'); COMMIT",
+    ):
+        answer = server.post(sql)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "UNSUPPORTED")
+        assert "STREAM tables" in answer.json()["error"]["message"]
+    (altered,) = server.sql("ALTER TABLE app.typing SET TBLPROPERTIES (TTL_SECONDS = 60)")
+    assert altered["message"] == "Table app.typing altered successfully: SET TTL_SECONDS 60 (version 2)"
+    query = "SELECT table_type, options FROM system.schemas WHERE table_name = 'typing' AND is_latest"
+    assert server.rows(query) == [["stream", '{"TABLE_TYPE":"stream","TTL_SECONDS":60}']]
+    (deleted,) = server.sql("DELETE FROM app.typing WHERE who = 'a'")
+    assert deleted["message"] == "Deleted 1 row(s)"
+    assert server.rows("SELECT who FROM app.typing") == [["b"]]
