@@ -12,8 +12,9 @@ from sql.dialect import parse_batch
 from sql.duck import DuckOptions, DuckPool
 from sql.errors import PermissionDenied, TableNotFound
 from sql.identity import Identity
+from sql.live.subscription import LiveRequest, Subscription
 from sql.query import QueryRuntime
-from sql.results import StatementResult
+from sql.results import ResultColumn, StatementResult
 from sql.show import describe, show
 from sql.statements import Describe, Show
 from sql.system_tables import SystemContext, default_registry
@@ -56,6 +57,19 @@ class Caller:
     namespace: str = "default"
 
 
+@dataclass(frozen=True)
+class FollowedTable:
+    """A live query, as far as system.live looks at it."""
+
+    table_id: int = 1
+    columns: tuple[ResultColumn, ...] = ()
+
+
+def subscription() -> Subscription:
+    request = LiveRequest("select * from app.notes", (), "default", ALICE, "s1", "c1")
+    return Subscription(None, request, FollowedTable(), None, 0)  # type: ignore[arg-type]
+
+
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     view = FakeView([NOTES, STAFF], USERS)
@@ -63,6 +77,7 @@ def world() -> Iterator[World]:
     world = World(view, DuckPool(DuckOptions(memory_bytes=256 << 20, threads=1, connections=1)))
     world.runtime = QueryRuntime(world.pool, world.runtime.functions, lambda identity: SystemContext(
         identity, settings=lambda: [("server.port", "2900", "Port", "server")], stats=lambda: {"commits": "7"},
+        live=lambda: [subscription()],
     ))  # fmt: skip
     yield world
     world.pool.close()
