@@ -29,7 +29,7 @@ _FIRST_WORDS: dict[str, str] = {
     "grant": "GRANT",
     "import": "IMPORT",
     "install": "INSTALL",
-    "kill": "KILL (of anything but a LIVE QUERY)",
+    "kill": "KILL of anything but a LIVE QUERY",
     "listen": "LISTEN",
     "load": "LOAD",
     "lock": "LOCK",

@@ -405,7 +405,6 @@ def test_modes_of_big_integers(serve: Serve, mode: str, small: object) -> None:
         "CREATE STORAGE s TYPE filesystem PATH 'x'",
         "ALTER STORAGE s SET NAME 'n'", "DROP STORAGE IF EXISTS s", "SHOW STORAGES", "STORAGE CHECK local",
         "STORAGE FLUSH TABLE app.t", "STORAGE FLUSH ALL IN app", "STORAGE COMPACT TABLE app.t", "KILL JOB 'x'",
-        "KILL LIVE QUERY 'x'", "SUBSCRIBE TO app.t", "SUBSCRIBE TO SELECT * FROM app.t OPTIONS (last_rows=5)",
         "CREATE TOPIC app.x PARTITIONS 2", "DROP TOPIC app.x", "CLEAR TOPIC app.x",
         "ALTER TOPIC app.x ADD SOURCE app.t ON INSERT WITH (payload = 'full')", "CONSUME FROM app.x GROUP 'g' LIMIT 5",
         "ACK app.x GROUP 'g' PARTITION 0 UPTO OFFSET 5", "PUBLISH x", "BACKUP DATABASE TO '/tmp/x'",

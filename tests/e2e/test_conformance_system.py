@@ -136,7 +136,7 @@ def test_the_namespace_of_a_request(roles: Roles) -> None:
 
 
 def test_show_namespaces(roles: Roles) -> None:
-    for role, counted in (("user", [2, 0]), ("dba", [2, 8])):
+    for role, counted in (("user", [2, 0]), ("dba", [2, 9])):
         (result,) = ok(roles.post(role, "SHOW NAMESPACES"))
         assert ", ".join(columns(result)) == COLUMNS["namespaces"]
         rows = {row[0]: row for row in result["rows"]}
