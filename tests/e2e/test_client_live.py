@@ -26,7 +26,7 @@ from headrace import (
 )
 from tests.e2e.running import RunningServer
 
-SECONDS = 15.0
+SECONDS = 60.0
 _numbers = count()
 
 
@@ -180,7 +180,9 @@ def test_a_slow_reader_loses_nothing(server: RunningServer, table: str) -> None:
             await until_ready(stream)
             for start in range(0, 3000, 100):
                 await client.insert(table, [{"id": n} for n in range(start, start + 100)])
-            await until(lambda: stream._subscription.parked)
+            subscription = stream._subscription
+            await until(lambda: subscription.parked or subscription.state.failure)
+            assert subscription.state.failure is None
             seen: list[int] = []
             while len(seen) < 3000:
                 event = await stream.next()
