@@ -42,7 +42,7 @@ from server.live.options import OptionRefused
 from server.live.service import LiveService, new_connection_id, shutting_down
 from server.live.upgrade import Upgrades
 from server.middleware.rate_limit import RateLimits
-from sql.errors import InvalidInput, InvalidParameter
+from sql.errors import InvalidInput, InvalidParameter, SqlError
 from sql.live.interface import LiveDelta, LiveSubscription
 from sql.live.subscription import LiveRequest, Subscription
 from sql.rendering import wire_schema
@@ -223,7 +223,8 @@ class EventStream:
         watcher = self._loop.create_task(self._watch(receive))
         try:
             await self._snapshot(live)
-            live.go_live()
+            if self._end is None:
+                live.go_live()
             await self._follow(live)
             await self._send(b"", more=False)
         finally:
@@ -249,7 +250,11 @@ class EventStream:
             else:
                 data = event(b"rows", message, batch.last_seq)
             await self._send(data)
-            batch = await live.next_batch() if batch.has_more else None
+            try:
+                batch = await live.next_batch() if batch.has_more else None
+            except SqlError as error:  # the answer has begun: this is its end
+                self._finish(told(error, started=True))
+                return
 
     async def _follow(self, live: Subscription) -> None:
         while not self._over:
