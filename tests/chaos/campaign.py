@@ -144,6 +144,8 @@ class Campaign:
         self, proxy: Proxy, seconds: float, forgetful: bool, writing: list[asyncio.Future[None]]
     ) -> None:
         clock = asyncio.get_running_loop().time
+        if forgetful:
+            await self._outlast_the_log()
         end = clock() + seconds
         next_kill = clock() + self.random.uniform(0.1, 0.4) * seconds
         while (now := clock()) < end:
@@ -154,9 +156,29 @@ class Campaign:
             if self.random.random() < 0.05:
                 proxy.cut_all(self.random.choice(list(Cut)))
             if now > next_kill:
-                await asyncio.to_thread(self.server.restart, **(FORGETFUL if forgetful else MINDFUL))
+                await asyncio.to_thread(self.server.restart)
                 self.kills += 1
                 next_kill = clock() + self.random.uniform(0.2, 0.5) * seconds
+
+    async def _outlast_the_log(self) -> None:
+        """Keep half of the subscribers away until the log has forgotten what they missed, and let them come back."""
+        absent = self.subscribers[::2]
+        await until(lambda: all(each.delivered for each in absent), lambda: "nobody was live")
+        for subscriber in absent:
+            subscriber.away = True
+        missed = await asyncio.to_thread(self._mark)
+        clock = asyncio.get_running_loop().time
+        end = clock() + PATIENCE
+        while await asyncio.to_thread(self._log_begin) <= missed:
+            if clock() > end:
+                raise Violation(f"the log still holds _seq {missed}")
+            await asyncio.sleep(0.2)
+        for subscriber in absent:
+            subscriber.away = False
+
+    def _log_begin(self) -> int:
+        sql = "SELECT metric_value FROM system.stats WHERE metric_name = 'storage_first_retained_seq'"
+        return int(self.server.rows(sql)[0][0])
 
     async def _agree(self) -> None:
         """Wait until everybody was told everything, then compare what they hold with what the server answers."""

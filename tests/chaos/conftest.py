@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-DEFAULT_SEED, DEFAULT_SECONDS, DEFAULT_ROUNDS = 20261122, 10.0, 2
+DEFAULT_SEED, DEFAULT_SECONDS, DEFAULT_ROUNDS = 20261122, 10.0, 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,8 @@ class Subscriber:
         self.counts: Counter[str] = Counter()
         self.rest = 0.3
         """Most seconds that it stays away."""
+        self.away = False
+        """Whether it stays away until this is false again."""
         self.delivered = 0
         """What the last pong said while all subscriptions were live."""
         self._token = token
@@ -145,6 +147,8 @@ class Subscriber:
                 for subscription in self.subscriptions.values():
                     subscription.lost()
             await asyncio.sleep(self._chance.uniform(0.0, self.rest))
+            while self.away:
+                await asyncio.sleep(0.05)
 
     async def _connection(self, wire: Wire) -> None:
         token = self._token()
@@ -228,7 +232,7 @@ class Subscriber:
 
     async def _misbehave(self, socket: ClientConnection, wire: Wire) -> None:
         manners, chance = self.manners, self._chance
-        if chance.random() < manners.abort:
+        if self.away or chance.random() < manners.abort:
             self.counts["aborted"] += 1
             socket.transport.abort()
         if chance.random() < manners.leave:

@@ -13,23 +13,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.campaign import MINDFUL, SETTINGS, Campaign
+from tests.chaos.campaign import FORGETFUL, MINDFUL, SETTINGS, Campaign
 from tests.chaos.conftest import ChaosOptions
 from tests.e2e.running import RunningServer, stable_port
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("bigint", ["auto", "string"])
-def test_every_subscriber_holds_the_answer(tmp_path: Path, chaos: ChaosOptions, bigint: str) -> None:
-    changes = SETTINGS | MINDFUL | {"HEADRACE_WIRE_BIGINT": bigint}
+@pytest.mark.parametrize(
+    ("retention", "bigint"), [(MINDFUL, "auto"), (FORGETFUL, "string")], ids=["mindful", "forgetful"]
+)
+def test_every_subscriber_holds_the_answer(
+    tmp_path: Path, chaos: ChaosOptions, retention: dict[str, str], bigint: str
+) -> None:
+    changes = SETTINGS | retention | {"HEADRACE_WIRE_BIGINT": bigint}
     server = RunningServer(tmp_path / "data", changes=changes, port=stable_port())
     try:
         campaign = Campaign(server.start(), chaos.seed)
         campaign.set_up()
         for number in range(chaos.rounds):
-            # In every other round the log forgets after a second, so that many cannot resume.
-            asyncio.run(campaign.round(f"{number}/{bigint}", chaos.seconds, forgetful=number % 2 == 1))
+            forgetful = retention is FORGETFUL
+            asyncio.run(campaign.round(f"{number}/{bigint}", chaos.seconds, forgetful=forgetful))
+            happened = campaign.report()["subscribers"]
+            assert happened["resumes"] > 0, happened
+            assert happened["too old"] > 0 or not forgetful, happened
         assert campaign.kills >= chaos.rounds
         assert server.stop() == 0, server.log()[-2000:]
         assert "Traceback" not in server.log()
