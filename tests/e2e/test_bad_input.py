@@ -64,7 +64,8 @@ def ask(server: RunningServer, sql: str, params: Any = None) -> httpx.Response:
 
 
 def short(value: object) -> str:
-    return repr(value)[:60]
+    """A parameter as the name of its test, the same in every process."""
+    return repr(sorted(value) if isinstance(value, set) else value)[:60]
 
 
 # --- bodies ----------------------------------------------------------------------------------------------------------
