@@ -21,8 +21,11 @@ from storage.catalog import TableDef
 from storage.changes import TableChange
 from storage.layout import BY
 
-SMALL = 16
-"""Row versions up to which a change is evaluated row by row."""
+SMALL = 64
+"""Row versions up to which a change is evaluated row by row: about where columns begin to be faster for a single query.
+
+Decoding takes some 2 µs a row, once for all queries; then a query takes 0.5 µs a row, and at least 100 µs by column.
+"""
 
 _COUNTS = {pa.timestamp("us").id: pa.int64(), pa.time64("us").id: pa.int64(), pa.date32().id: pa.int32()}
 """Arrow types whose storage values are integers, and of which width."""
