@@ -135,7 +135,15 @@ class Workers:
 
         def begin() -> T:
             control.check()
-            return call()
+            try:
+                return call()
+            except Exception as error:
+                # Whoever keeps the error of a call that was stopped (the control itself does) would keep its frames,
+                # and so its rows and its snapshot, until a garbage collection.
+                if control.stopped is not None:
+                    error.__context__ = None
+                    error.__traceback__ = None
+                raise
 
         try:
             future = asyncio.get_running_loop().run_in_executor(self._pool, begin)

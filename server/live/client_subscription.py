@@ -91,7 +91,13 @@ class ClientSubscription:
     def _step(self, work: Coroutine[object, object, None]) -> None:
         task = self._task = self._session.loop.create_task(self._guarded(work))
         self._session.tasks.add(task)
-        task.add_done_callback(self._session.tasks.discard)
+        task.add_done_callback(self._stepped)
+
+    def _stepped(self, task: asyncio.Task[None]) -> None:
+        """Let go of a task that has ended: if it was cancelled, it keeps everything that it had at hand."""
+        self._session.tasks.discard(task)
+        if self._task is task:
+            self._task = None
 
     async def _guarded(self, work: Coroutine[object, object, None]) -> None:
         """Run a step; whatever goes wrong ends the subscription and is told to the client."""

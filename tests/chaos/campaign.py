@@ -162,8 +162,12 @@ class Campaign:
 
     async def _outlast_the_log(self) -> None:
         """Keep half of the subscribers away until the log has forgotten what they missed, and let them come back."""
-        absent = self.subscribers[::2]
-        await until(lambda: all(each.delivered for each in absent), lambda: "nobody was live")
+
+        def settled() -> list[Subscriber]:
+            return [each for each in self.subscribers if each.delivered]
+
+        await until(lambda: len(settled()) >= len(self.subscribers) // 2, self.report)
+        absent = settled()[::2]
         for subscriber in absent:
             subscriber.away = True
         missed = await asyncio.to_thread(self._mark)
