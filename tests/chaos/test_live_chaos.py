@@ -21,12 +21,15 @@ from tests.e2e.running import RunningServer, stable_port
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize(
-    ("retention", "bigint"), [(MINDFUL, "auto"), (FORGETFUL, "string")], ids=["mindful", "forgetful"]
+    ("retention", "bigint", "buffer"),
+    [(MINDFUL, "auto", "1048576"), (FORGETFUL, "string", "8192")],
+    ids=["mindful", "forgetful"],
 )
 def test_every_subscriber_holds_the_answer(
-    tmp_path: Path, chaos: ChaosOptions, retention: dict[str, str], bigint: str
+    tmp_path: Path, chaos: ChaosOptions, retention: dict[str, str], bigint: str, buffer: str
 ) -> None:
-    changes = SETTINGS | retention | {"HEADRACE_WIRE_BIGINT": bigint}
+    changes = SETTINGS | retention
+    changes |= {"HEADRACE_WIRE_BIGINT": bigint, "HEADRACE_WEBSOCKET_SEND_BUFFER_BYTES": buffer}
     server = RunningServer(tmp_path / "data", changes=changes, port=stable_port())
     try:
         campaign = Campaign(server.start(), chaos.seed)
