@@ -134,7 +134,8 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             return live.last_heard_us(connection_id)
 
         def figures() -> dict[str, str]:
-            return stats_of(engine, started) | {name: str(value) for name, value in live.figures().items()}
+            counts = {"active_connections": limits.open, "active_connections_peak": limits.open_peak, **live.figures()}
+            return stats_of(engine, started) | {name: str(value) for name, value in counts.items()}
 
         database = Database(
             engine,

@@ -82,6 +82,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_body = False
         self._head_size = 0
         self._counted = ""
+        self._open = False
         self._refusal: HttpError | None = None
         self._declined = False
         self._ended = False  # no more requests are read: the connection is no longer ours or closes after an answer
@@ -95,6 +96,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection and begin to wait for its first request."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        self._open = True
+        self.limits.opened()
         peer = self.client[0] if self.client else ""
         if self.counts_connections(peer):
             self._counted = peer
@@ -189,7 +192,7 @@ class LimitedProtocol(HttpToolsProtocol):
             rest=rest,
         )
         self.connections.discard(self)
-        release, self._counted = partial(_release, self.limits, self._counted), ""
+        release, self._counted, self._open = partial(_release, self.limits, self._counted), "", False
         protocol = self.ws_protocol_class(self.config, self.server_state, self.app_state)  # type: ignore[call-arg,misc]
         assert isinstance(protocol, WebSocketProtocol)
         protocol.upgrade(self.transport, upgrade, release)
@@ -301,6 +304,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _discount(self) -> None:
+        if self._open:
+            self.limits.closed()
+            self._open = False
         if self._counted:
             self.limits.disconnect(self._counted)
             self._counted = ""
@@ -348,6 +354,7 @@ def _too_many_connections(current: int, maximum: int) -> HttpError:
 
 def _release(limits: RateLimits, counted: str) -> None:
     """Discount an upgraded connection."""
+    limits.closed()
     if counted:
         limits.disconnect(counted)
 

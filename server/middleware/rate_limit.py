@@ -102,7 +102,10 @@ class Bans:
 
 
 class RateLimits:
-    """All limits of one server. Addresses of this machine are exempt from those that count addresses."""
+    """All limits of one server. Addresses of this machine are exempt from those that count addresses.
+
+    `open` counts the connections of all addresses, exempt or not, and `open_peak` the most there were.
+    """
 
     def __init__(self, config: RateLimitSection, clock: Clock) -> None:
         entries = config.cache_max_entries
@@ -113,6 +116,8 @@ class RateLimits:
         self._protect = config.enable_connection_protection
         self._max_connections = config.max_connections_per_ip if self._protect else 0
         self._connections: dict[str, int] = {}
+        self.open = 0
+        self.open_peak = 0
 
     def check_request(self, exchange: Exchange) -> None:
         """Count a request of an address; raises TooManyRequests."""
@@ -134,6 +139,15 @@ class RateLimits:
     def allow_sign_in(self, exchange: Exchange) -> bool:
         """Count a request to a sign-in route; False if the address has used up its limit."""
         return exchange.loopback or self._sign_ins.take(limit_key(exchange.client))
+
+    def opened(self) -> None:
+        """Note a connection of any address."""
+        self.open += 1
+        self.open_peak = max(self.open_peak, self.open)
+
+    def closed(self) -> None:
+        """Note the end of a connection of any address."""
+        self.open -= 1
 
     def connect(self, address: str) -> bool:
         """Count an open connection; False if the address has too many. Each call needs its `disconnect`."""

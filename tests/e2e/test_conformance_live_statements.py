@@ -13,8 +13,8 @@ from tests.e2e.live_conformance import Socket, member, plain, unlimited_server
 from tests.e2e.running import RunningServer
 
 LIVE_COLUMNS = [
-    "live_id", "connection_id", "subscription_id", "namespace_id", "table_name", "user_id", "query", "options", "status",
-    "created_at", "last_update", "changes", "node_id", "last_ping_at",
+    "live_id", "connection_id", "subscription_id", "namespace_id", "table_name", "user_id", "query", "options",
+    "status", "created_at", "last_update", "changes", "node_id", "last_ping_at",
 ]  # fmt: skip
 
 

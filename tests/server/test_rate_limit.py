@@ -118,3 +118,11 @@ def test_an_ipv6_host_is_its_network() -> None:
     assert limit_key("2001:db8:1:2:3::1") == limit_key("2001:db8:1:2::9") == "2001:db8:1:2::/64"
     assert limit_key("203.0.113.9") == "203.0.113.9"
     assert limit_key("::ffff:203.0.113.9") == "203.0.113.9"
+
+
+def test_connections_of_all_addresses_are_counted_now_and_at_most() -> None:
+    counted = limits(FakeClock())
+    counted.opened()
+    counted.opened()
+    counted.closed()
+    assert (counted.open, counted.open_peak) == (1, 2)
