@@ -67,7 +67,7 @@ CASES: list[tuple[str, type[SqlError], int, int, str]] = [
     ("CREATE TABLE t (a INT, PRIMARY KEY (a), PRIMARY KEY (a))", InvalidSql, 1, 41, "given twice"),
     ("CREATE TABLE a.b.c (x INT)", InvalidSql, 1, 17, "A table is named by a namespace and a name"),
     ("CREATE USER TABLE t (a INT) WITH (TYPE = 'SHARED')", InvalidSql, 1, 1, "contradict"),
-    ("CREATE TABLE t (a INT) WITH (TYPE = 'x')", InvalidSql, 1, 1, "TYPE is 'USER' or 'SHARED'"),
+    ("CREATE TABLE t (a INT) WITH (TYPE = 'x')", InvalidSql, 1, 1, "TYPE is 'USER', 'SHARED' or 'STREAM'"),
     ("CREATE TABLE t (a INT) WITH (X = 1, x = 2)", InvalidSql, 1, 37, "given twice"),
     ("CREATE TABLE t (a INT) frob", InvalidSql, 1, 24, "'frob' was not expected here."),
     ("ALTER TABLE t DROP a, DROP b", InvalidSql, 1, 21, "one operation"),
