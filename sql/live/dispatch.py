@@ -103,6 +103,7 @@ class Dispatcher:
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
+            await asyncio.sleep(0)  # those who wait for the commit itself are answered first
             self._wake.clear()
             self._woken = False
             try:
