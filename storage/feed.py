@@ -165,6 +165,14 @@ class ChangeFeed:
                 found.append(entry.changes)
             return found[: -count - 1 : -1]
 
+    def committed_at(self, seq: int) -> int | None:
+        """When the commit of a `_seq` was made (microseconds since the epoch); None if the log does not hold it."""
+        with self._open_snapshot("reading the change log") as snapshot, snapshot.reading() as reader:
+            for first_seq, value in _log_values(reader, seq - 1, 1):
+                record = decode_commit(first_seq, value)
+                return record.timestamp_us if first_seq <= seq <= record.last_seq else None
+        return None
+
     def scan(self, position: int, until: int, concerns: Callable[[CommitOutline], bool]) -> LogSlice:
         """The commits after `position` up to `until` that concern the caller, from the log, a slice at a time.
 

@@ -22,7 +22,7 @@ from sql.live.dispatch import Dispatcher
 from sql.live.errors import InvalidCursor, LiveQueryKilled, SlowConsumer, SubscriptionEnded
 from sql.live.evaluation import Evaluation, as_client_error
 from sql.live.interface import LiveQuery, LiveSink
-from sql.live.loading import Loading, Wanted, read_head, too_old, wanted_of
+from sql.live.loading import Head, Loading, Wanted, read_head, too_old, wanted_of
 from sql.live.registry import Registry
 from sql.live.replay import CommitReader, Replays
 from sql.live.settings import LiveSettings
@@ -197,17 +197,27 @@ class LiveHub:
         if not query.is_resumable:
             return await self._snapshot(request, sink, wanted, reason=too_old(wanted.after).message)
         until = self._dispatcher.claimed
+
+        def read() -> Head:
+            self._expect_older(query, wanted.after)
+            return read_head(query, self._reader, wanted.after, until, wanted.batch_size, self.settings)
+
         try:
             async with self._evaluation.readers:
-                head = await self._evaluation.run(
-                    lambda: read_head(query, self._reader, wanted.after, until, wanted.batch_size, self.settings)
-                )
+                head = await self._evaluation.run(read)
         except LogTruncated as error:
             log.info("a client's cursor is too old: %s", error)
             return await self._snapshot(request, sink, wanted, reason=too_old(wanted.after).message)
         subscription = Subscription(self, request, query, sink, head.seq)
         subscription.resumed = True
         return self._load(subscription, Loading(head.rows, wanted.batch_size, head.seq), bound_at)
+
+    def _expect_older(self, query: LiveQuery, after: int) -> None:
+        """Refuse a cursor of before the table was made: its client may hold rows of one that had the name before."""
+        table = None if query.table_id is None else self._engine.catalog.table_by_id(query.table_id)
+        seen = self._engine.feed.committed_at(after)
+        if table is not None and seen is not None and table.created_at > seen:
+            raise LogTruncated(f"{table.full_name} was made after _seq {after}")
 
     def _load(self, subscription: Subscription, source: Loading, bound_at: int) -> Subscription:
         subscription.source = source

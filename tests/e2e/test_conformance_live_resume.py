@@ -165,6 +165,24 @@ def test_the_cursor_of_pong_for_a_subscription_that_is_idle(server: RunningServe
         assert plain(live.rows) == [{"id": 99, "body": "mine", "done": False}]
 
 
+@pytest.mark.parametrize("kind", ["USER", "SHARED", "STREAM"])
+def test_a_table_that_was_made_anew_meanwhile(server: RunningServer, kind: str) -> None:
+    options = " WITH (TTL_SECONDS = 3600)" if kind == "STREAM" else ""
+    make = f"CREATE {kind} TABLE app.new_{kind} (id INT PRIMARY KEY, body TEXT){options}"
+    server.sql(f"{make}; INSERT INTO app.new_{kind} VALUES (1, 'old'), (2, 'old')")
+    sql = f"SELECT * FROM app.new_{kind}"
+    with Socket(server) as client:
+        cursor = client.subscribe(sql, {}).controls[-1]["last_seq_id"]
+        assert client.subscribe(sql, {"from": cursor}).ack["resumed"] is True
+    server.sql(f"DROP TABLE app.new_{kind}; {make}; INSERT INTO app.new_{kind} VALUES (2, 'new')")
+    with Socket(server) as client:
+        # Nothing in the log of the new table says that the old rows are gone: the client must begin anew.
+        live = client.ask(sql, {"from": cursor})
+        assert live.error()[0] == "RESUME_TOO_OLD"
+        assert live.acknowledged()["resumed"] is False
+        assert plain(live.rows) == [{"id": 2, "body": "new"}]
+
+
 def test_after_kill_9(serve: Serve) -> None:
     server = serve().set_up()
     server.sql(f"{TABLE};{MARKS}")
