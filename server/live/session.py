@@ -66,6 +66,8 @@ INTERNAL_ERROR = 1011
 
 _PLAIN = Protocol(Serialization.JSON, Compression.NONE)
 _LONGEST_REASON = 110
+_LATE_SECONDS = 0.5
+"""A timer that runs later than this says more about the server than about the client."""
 
 
 class SessionState(enum.Enum):
@@ -149,7 +151,7 @@ class Session:
     def begin(self) -> None:
         """Sign the client in with what its upgrade brought, or begin to wait for its `authenticate`."""
         self.connection.on_drain(self._drained)
-        self._auth_timer = self.loop.call_later(self._service.options.auth_timeout_secs, self._auth_overdue)
+        self._await_sign_in(self._service.options.auth_timeout_secs)
         if self._upgrade.token is not None:
             is_cookie = self._upgrade.source is TokenSource.COOKIE
             self._sign_in(self._upgrade.token, self._upgrade.protocol, required=not is_cookie)
@@ -407,8 +409,15 @@ class Session:
             if error.status < 500:  # otherwise it could not be checked: the next heartbeat tries again
                 self.refuse(error.message)
 
-    def _auth_overdue(self) -> None:
+    def _await_sign_in(self, seconds: float) -> None:
+        self._auth_timer = self.loop.call_later(seconds, self._auth_overdue, self.loop.time() + seconds)
+
+    def _auth_overdue(self, due: float) -> None:
+        """Nobody has signed in; a server that comes late was busy, and may not have read what the client sent."""
         self._auth_timer = None
+        if self.loop.time() - due > _LATE_SECONDS:
+            self._await_sign_in(_LATE_SECONDS)
+            return
         seconds = self._service.options.auth_timeout_secs
         message = f"Authentication timeout - no auth message received within {seconds:g} seconds"
         self.connection.write(self._service.codecs[_PLAIN].encode(AuthFailure(message)))

@@ -38,9 +38,20 @@ def test_whoever_does_not_sign_in_is_told_and_closed() -> None:
 def test_the_sentence_has_the_seconds_of_the_reference() -> None:
     async def test(world: World) -> None:
         client = world.connect()
-        client.session._auth_overdue()
+        client.session._auth_overdue(asyncio.get_running_loop().time())
         message = "Authentication timeout - no auth message received within 3 seconds"
         assert client.take() == [{"type": "auth_error", "message": message}]
+
+    run(test)
+
+
+def test_a_server_that_comes_late_gives_the_client_time_to_be_read() -> None:
+    async def test(world: World) -> None:
+        client = world.connect()
+        client.session._auth_overdue(asyncio.get_running_loop().time() - 20)
+        assert not client.connection.closed
+        said = await client.say({"type": "authenticate", "method": "jwt", "token": "ann"})
+        assert said[0]["type"] == "auth_success"
 
     run(test)
 
