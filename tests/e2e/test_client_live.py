@@ -227,17 +227,19 @@ def test_the_blocking_client(server: RunningServer, table: str) -> None:
 @pytest.mark.parametrize("sign_in", ["header", "message"])
 def test_a_session_that_ends_is_renewed(server: RunningServer, table: str, sign_in: str) -> None:
     async def main() -> None:
+        cuts: list[object] = []
+        options = {"user": server.user, "password": server.password, "on_disconnect": cuts.append}
         settings = LiveSettings(sign_in=sign_in, first_delay=0.05)
         async with (
             asyncio.timeout(SECONDS),
-            AsyncClient(server.url, user=server.user, password=server.password, live=settings) as client,
+            AsyncClient(server.url, live=settings, **options) as client,
             client.live_rows(f"SELECT id FROM {table}") as live,
         ):
             await live.ready()
             # Ends the session on the server; the client keeps its password, as after a new signing key.
             headers = {"Authorization": f"Bearer {client._session._access}"}
             await client._http.request("POST", "/v1/api/auth/logout", headers=headers)
-            await until(lambda: client.state != "connected")
+            await until(lambda: bool(cuts))
             await client.execute(f"INSERT INTO {table} (id) VALUES (1)")
             await until(lambda: 1 in live.rows)
 
