@@ -53,7 +53,7 @@ class StorageEngine:
         self._queue = WorkQueue(options.queue_works)
         self._state = state
         self._closed = False
-        self._known_log_bytes = 0
+        self._known_sizes = 0, 0
         self._committer = Committer(
             self._environment,
             self._registry,
@@ -181,6 +181,7 @@ class StorageEngine:
     def stats(self) -> StorageStats:
         """Figures about the engine."""
         committer = self._committer
+        used_bytes, held_bytes = self._sizes()
         return StorageStats(
             last_seq=self.last_seq,
             queued_works=len(self._queue),
@@ -188,7 +189,7 @@ class StorageEngine:
             oldest_snapshot_seconds=self._registry.oldest_seconds(),
             expired_snapshots=self._registry.expired_count,
             map_bytes=self._environment.map_bytes,
-            used_bytes=self._environment.used_bytes(),
+            used_bytes=used_bytes,
             commits=committer.commits,
             committed_works=committer.works,
             failed_works=committer.failed_works,
@@ -196,16 +197,16 @@ class StorageEngine:
             evicted_rows=self._evictor.rows,
             first_retained_seq=self._merger.truncated + 1,
             reopened=committer.reopened,
-            log_bytes=self._log_bytes(),
+            log_bytes=held_bytes,
         )
 
-    def _log_bytes(self) -> int:
-        """What the retained log takes; as last known while the storage holds readers back."""
-        snapshot = self.snapshot_at_once(purpose="size of the log")
+    def _sizes(self) -> tuple[int, int]:
+        """How far the file reaches, and what the retained log takes; as last known while readers are held back."""
+        snapshot = self.snapshot_at_once(purpose="sizes")
         if snapshot is not None:
-            with snapshot, snapshot.reading() as reader:
-                self._known_log_bytes = log_bytes(reader)
-        return self._known_log_bytes
+            with snapshot, snapshot.reading() as reader:  # with a reader open the environment stays open, too
+                self._known_sizes = self._environment.used_bytes(), log_bytes(reader)
+        return self._known_sizes
 
     # --- called by the writer ------------------------------------------------------------------------------------
 

@@ -391,6 +391,18 @@ def test_async_waiters(engine: StorageEngine) -> None:
         assert snapshot.count(table, "") == 40
 
 
+def test_figures_are_told_while_the_storage_is_being_reopened(engine: StorageEngine) -> None:
+    before = engine.stats()
+    assert engine._registry.pause(5)
+    engine._environment.close()
+    try:
+        assert engine.stats().used_bytes == before.used_bytes > 0
+    finally:
+        engine._environment.open()
+        engine._registry.resume()
+    assert engine.stats().used_bytes == before.used_bytes
+
+
 def test_a_full_queue_refuses(folder: Path) -> None:
     with StorageEngine.open(folder, msgspec.structs.replace(QUIET, queue_works=3)) as engine:
         gate = Gate(engine)
