@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,7 @@ def test_two_browsers_talk(browser: Browser, chat: RunningServer) -> None:
         expect(page.locator("#messages li")).to_have_count(2)
         expect(page.locator("#messages li").first).to_contain_text("the sluice is open")
         expect(page.locator("#messages li").last).to_contain_text("<b>the wheel turns</b>")
+    expect(ann.locator("#messages time").first).to_have_text(re.compile(r"^\d{1,2}:\d\d:\d\d"))
     ann.click("text=take back")
     expect(ben.locator("#messages li")).to_have_count(1)
 
