@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -50,6 +51,8 @@ from sql.rendering import wire_schema
 EVENTS_PATH = "/v1/api/live"
 HEARTBEAT_SECONDS = 15.0
 RETRY_MILLISECONDS = 2_000
+
+_log = logging.getLogger(__name__)
 
 _HEADERS = [
     (b"content-type", b"text/event-stream"),
@@ -161,7 +164,7 @@ def _request_of(
     wanted = SubscriptionRequest(
         id="events",
         sql=sql,
-        options=_options(fields, exchange),
+        options=_options(fields, exchange, service.hub.settings.max_batch_size),
         params=_params(fields.get("params")),
         namespace=fields.get("namespace"),
     )
@@ -180,8 +183,11 @@ def _params(text: str | None) -> list[Any]:
         raise InvalidParameter(f"The query parameter params must be a JSON array: {error}") from None
 
 
-def _options(fields: Mapping[str, str], exchange: Exchange) -> SnapshotOptions | None:
-    """The options of the query string: all rows, unless it says otherwise. `Last-Event-ID` comes before `from`."""
+def _options(fields: Mapping[str, str], exchange: Exchange, largest_batch: int) -> SnapshotOptions | None:
+    """The options of the query string: all rows, unless it says otherwise. `Last-Event-ID` comes before `from`.
+
+    The newest rows come as one batch, so that may be as large as batches get, if the client does not say.
+    """
     cursor = exchange.headers.get(b"last-event-id", b"").decode("latin-1").strip()
     start = cursor or fields.get("from") or fields.get("from_seq_id") or None
     snapshot = fields.get("snapshot", "all")
@@ -192,7 +198,9 @@ def _options(fields: Mapping[str, str], exchange: Exchange) -> SnapshotOptions |
         if last_rows is not None:
             raise InvalidInput("The query parameters snapshot=none and last_rows exclude each other.")
         return None
-    return SnapshotOptions(batch_size=batch_size or last_rows, last_rows=last_rows, from_=start)
+    if last_rows is not None and batch_size is None:
+        batch_size = str(largest_batch)
+    return SnapshotOptions(batch_size=batch_size, last_rows=last_rows, from_=start)
 
 
 class EventStream:
@@ -306,6 +314,7 @@ class EventStream:
         try:
             tails = self._codec.tails(delta)
         except Exception as error:  # noqa: BLE001  the hub must go on with the others
+            _log.exception("a change cannot be written")
             self._finish(Told(Code.CONVERSION_ERROR, f"A row cannot be written: {type(error).__name__}"))
             return True
         for tail, change in zip(tails, delta.changes, strict=True):

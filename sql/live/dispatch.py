@@ -29,6 +29,9 @@ from storage.feed import ChangeFeed, FeedCursor
 
 log = logging.getLogger("headrace.live")
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 1.0
+"""Seconds until the dispatcher tries again after an error, at first and at most: a storage may be away for long."""
+
 _POLL = 64
 """Commits that are taken from the feed at once."""
 
@@ -101,15 +104,19 @@ class Dispatcher:
                 self._cursor.close()
 
     async def _run(self) -> None:
+        pause = 0.0
         while True:
             await self._wake.wait()
-            await asyncio.sleep(0)  # those who wait for the commit itself are answered first
+            await asyncio.sleep(pause)  # also 0 lets those who wait for the commit itself be answered first
             self._wake.clear()
             self._woken = False
             try:
                 await self._drain()
+                pause = 0.0
             except Exception:
-                log.exception("the dispatcher of live queries met an error; it goes on with the next commit")
+                log.exception("live queries met an error; who listens reads for himself what was polled")
+                self._let_go(self._cursor.position)  # it was taken from the feed and would be lost otherwise
+                pause = min(2 * pause + _FIRST_PAUSE, _LONGEST_PAUSE)
                 self._wake.set()
 
     # --- members -------------------------------------------------------------------------------------------------
@@ -186,6 +193,7 @@ class Dispatcher:
 
     def _let_go(self, seq: int) -> None:
         """Everybody who listens reads for himself what the dispatcher could not hand out up to `seq`."""
+        seq = max(seq, self.position)
         self.claimed = seq
         for listeners in tuple(self.index.all()):
             for subscription in tuple(listeners.subscriptions):

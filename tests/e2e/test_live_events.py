@@ -216,3 +216,10 @@ def test_streams_count_as_subscriptions_and_end_with_the_server(serve: Any) -> N
         assert stream.next() is None
     assert running.wait() == 0
     assert "ERROR" not in running.log()
+
+
+@pytest.mark.parametrize("last_rows", ["-3", "x", "10001"])
+def test_a_wrong_number_of_rows_is_named(server: RunningServer, last_rows: str) -> None:
+    answer = server.client.get("/v1/api/live", params={"sql": "SELECT * FROM a.b", "last_rows": last_rows})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("last_rows ")

@@ -13,6 +13,7 @@ from sql.errors import InvalidInput, InvalidParameter, PermissionDenied, SqlErro
 from sql.live.errors import InvalidCursor, LiveQueryFailed, LiveQueryKilled, SlowConsumer, SubscriptionEnded
 from sql.live.settings import LiveSettings
 from sql.live.subscription import LiveOptions, SubscriptionState
+from storage.errors import StoragePoisoned
 from tests.sql.live.hub_world import ALICE, QUIET, SMALL_RING, Client, World, until, world
 
 Body = Callable[[World, Client], Awaitable[None]]
@@ -318,5 +319,35 @@ def test_a_user_sees_only_his_own_rows(tmp_path: Path) -> None:
             await here.subscribe(client, "SELECT * FROM system.users", identity=ALICE)
         with pytest.raises(TableNotFound):
             await here.subscribe(client, "SELECT * FROM app.none")
+
+    play(tmp_path, body)
+
+
+@pytest.mark.parametrize("failing", ["_read_ahead", "_drain"])
+def test_what_was_polled_before_an_error_is_told_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    async def body(here: World, client: Client) -> None:
+        subscription = await client.load(await here.subscribe(client, options=LiveOptions()))
+        await here.caught_up(subscription)
+        dispatcher = here.hub._dispatcher
+        whole, failures = getattr(dispatcher, failing), 2
+
+        def fails(*arguments: object) -> object:
+            nonlocal failures
+            failures -= 1
+            if failures >= 0:
+                raise StoragePoisoned("the storage is being reopened")
+            return whole(*arguments)
+
+        monkeypatch.setattr(dispatcher, failing, fails)
+        for number in range(6):  # changes of rows that stand in the storage, several to a poll
+            await asyncio.gather(
+                here.run("UPDATE app.items SET n = n + 10 WHERE id = $1", number),
+                here.run("UPDATE app.items SET n = n + 10 WHERE id = $1", 5 - number),
+            )
+        await here.caught_up(subscription)
+        assert failures <= 0
+        assert client.plain() == await here.rows("SELECT * FROM app.items")
 
     play(tmp_path, body)
