@@ -212,6 +212,7 @@ class EventStream:
         self._service = service
         self._exchange = exchange
         self._token_text = token_text
+        self._unchecked = False
         self._codec = service.codecs[_JSON]
         self._loop = asyncio.get_running_loop()
         self._queue: list[bytes] = []
@@ -251,7 +252,7 @@ class EventStream:
             head += event(b"error", _Failure(Code.RESUME_TOO_OLD, live.too_old))
         ack = _Ack(live.total_rows, control, wire_schema(live.columns), live.resumed)
         await self._send(head + event(b"ack", ack, None if batch is not None else live.seq))
-        while batch is not None and not self._over:
+        while batch is not None and not self._over and self._end is None:
             message = _Rows(batch.rows, control_of(batch))
             if len(batch.rows) > _ROWS_ON_THE_LOOP:
                 data = await asyncio.to_thread(event, b"rows", message, batch.last_seq)
@@ -342,15 +343,17 @@ class EventStream:
 
     def beat(self, now: float, now_us: int) -> None:
         """Look whether the token has expired."""
-        if self.token is not None and self.token.expires_us <= now_us:
+        if self.token is not None and (self._unchecked or self.token.expires_us <= now_us):
             self.recheck()
 
     def recheck(self) -> None:
         """Look at the token again; one that holds no more ends the stream."""
         try:
             self.token = self._service.verify(self._token_text, local=self._exchange.loopback)
+            self._unchecked = False
         except AuthError as error:
-            if error.status < 500:
+            self._unchecked = error.status >= 500  # it could not be checked: the next heartbeat tries again
+            if not self._unchecked:
                 self._finish(Told(Code.UNAUTHORIZED, error.message))
 
 

@@ -7,7 +7,7 @@ the wrong type ends the connection (1011); a value that is merely not allowed is
 from __future__ import annotations
 
 import enum
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -92,7 +92,7 @@ class Unsubscribe(msgspec.Struct, tag_field="type", tag="unsubscribe"):
 class Ping(msgspec.Struct, tag_field="type", tag="ping"):
     """Say that the client lives; answered with `pong` if it has an `id`."""
 
-    id: str | int | None = None
+    id: Annotated[str, msgspec.Meta(max_length=256)] | int | None = None
 
 
 ClientMessage: TypeAlias = Authenticate | Subscribe | NextBatch | Unsubscribe | Ping

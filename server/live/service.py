@@ -292,7 +292,7 @@ class LiveService:
 
     def accounts_changed(self, objects: Iterable[tuple[str, str]]) -> None:
         """Have the clients of changed accounts and sign-in sessions look at their tokens. Any thread."""
-        keys = [key for key in objects if key[0] in {USER_KIND, FAMILY_KIND} and key in self._by_account]
+        keys = [key for key in objects if key[0] in {USER_KIND, FAMILY_KIND}]  # who joins just now is found by then
         if keys and self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended, and its clients with it
                 self._loop.call_soon_threadsafe(self._recheck, keys)

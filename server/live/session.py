@@ -101,6 +101,7 @@ class Session:
         "_service",
         "_subscriptions",
         "_token_text",
+        "_unchecked",
         "_upgrade",
         "connection",
         "connection_id",
@@ -133,6 +134,7 @@ class Session:
         self.token: VerifiedToken | None = None
         """Who the client is; None until it has signed in."""
         self._token_text = ""
+        self._unchecked = False
         self._codec = service.codecs[upgrade.protocol]
         self._subscriptions: dict[str, ClientSubscription] = {}
         self._room = asyncio.Event()
@@ -193,7 +195,7 @@ class Session:
 
     async def writable(self) -> None:
         """Wait until the buffer has room; returns at once when the session is closing."""
-        while self.connection.full and self.state is SessionState.OPEN:
+        while self.connection.full and self.state not in {SessionState.CLOSING, SessionState.CLOSED}:
             self._room.clear()
             await self._room.wait()
 
@@ -239,7 +241,7 @@ class Session:
 
     async def handle(self, message: Message) -> None:
         """Handle a message of the client; waits first when the client does not read what it is answered."""
-        if self.state is SessionState.OPEN and self.connection.full:
+        if self.connection.full:
             await self.writable()
         if self.state in {SessionState.CLOSING, SessionState.CLOSED}:
             return
@@ -405,8 +407,10 @@ class Session:
             return
         try:
             self.token = self._service.verify(self._token_text, local=self._exchange.loopback)
+            self._unchecked = False
         except AuthError as error:
-            if error.status < 500:  # otherwise it could not be checked: the next heartbeat tries again
+            self._unchecked = error.status >= 500  # it could not be checked: the next heartbeat tries again
+            if not self._unchecked:
                 self.refuse(error.message)
 
     def _await_sign_in(self, seconds: float) -> None:
@@ -434,7 +438,7 @@ class Session:
         """Look whether the client lives, takes what it is sent, and may still be here; ping it if it is silent."""
         if self.state in {SessionState.CLOSING, SessionState.CLOSED}:
             return
-        if self.token is not None and self.token.expires_us <= now_us:
+        if self.token is not None and (self._unchecked or self.token.expires_us <= now_us):
             self.recheck()
             return
         sign = self._heartbeat.look(now)

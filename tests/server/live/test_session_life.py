@@ -195,7 +195,12 @@ def test_a_change_that_leaves_the_token_good_ends_nothing() -> None:
         world.verifier.down = True  # it cannot be checked now
         world.service.accounts_changed([(USER_KIND, "ann")])
         await settle()
+        beat(client, 1)
         assert not client.connection.closed
+        world.verifier.down = False
+        world.verifier.revoked.add("ann")
+        beat(client, 2)  # the next heartbeat tries again
+        assert client.connection.closed
         await world.service.close()
 
     run(test)
