@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from sql.errors import PermissionDenied, SqlError, TableNotFound
 from sql.identity import Identity
 from sql.live.binding import rebind
-from sql.live.evaluation import Evaluation
+from sql.live.evaluation import Evaluation, as_client_error
 from sql.live.interface import LiveQuery
 from sql.live.registry import Registry
 from sql.live.subscription import Subscription, SubscriptionState
@@ -106,8 +106,8 @@ class CatalogWatch:
 def _verdict(query: LiveQuery, view: ReadView) -> Verdict:
     try:
         anew = rebind(query, view)
-    except SqlError as error:
-        return error
+    except Exception as error:  # noqa: BLE001  whatever it is, the others must be reviewed, and this one must end
+        return as_client_error(error)
     if anew.table_id != query.table_id:
         return TableNotFound("The table of the live query was dropped; there is another one of its name now.")
     return anew

@@ -110,7 +110,8 @@ def split(delta: LiveDelta) -> list[LiveDelta]:
     part: list[LiveChange] = []
     rows = 0
     for change in changes:
-        if part and rows + len(change.seqs) > PIECE_ROWS:
+        # events of a system table share the `seq` of their commit: between them there is no cursor to go on from
+        if part and rows + len(change.seqs) > PIECE_ROWS and part[-1].seq < change.seqs[0]:
             pieces.append(LiveDelta(part[-1].seq, part))
             part, rows = [], 0
         part.append(change)

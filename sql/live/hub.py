@@ -19,7 +19,7 @@ from sql.live.binding import bind_cached, bind_live
 from sql.live.catalog_watch import CatalogWatch
 from sql.live.delivery import Delivery
 from sql.live.dispatch import Dispatcher
-from sql.live.errors import InvalidCursor, LiveQueryKilled, SlowConsumer, SubscriptionEnded
+from sql.live.errors import InvalidCursor, LiveQueryFailed, LiveQueryKilled, SlowConsumer, SubscriptionEnded
 from sql.live.evaluation import Evaluation, as_client_error
 from sql.live.interface import LiveQuery, LiveSink
 from sql.live.loading import Head, Loading, Wanted, read_head, too_old, wanted_of
@@ -251,6 +251,9 @@ class LiveHub:
         source.busy = True
         try:
             batch = source.next() if source.is_at_hand else await self._on_worker(lambda _: source.next())
+        except Exception as error:
+            self._end(subscription, error)  # which rows were read is not known: there is no going on from here
+            raise
         finally:
             source.busy = False
         if subscription.source is not source:
@@ -344,6 +347,9 @@ class LiveHub:
     def _set_aside(self, subscription: Subscription) -> None:
         """Its sink is full: it waits until that is `drained`."""
         self._refusals += 1
+        if not subscription.query.is_resumable:
+            self._end(subscription, SlowConsumer("A system table cannot be caught up with; subscribe again."))
+            return
         self._dispatcher.leave(subscription)
         subscription.move(State.BEHIND)
         self._behind.setdefault(subscription.sink, {})[subscription] = None
@@ -357,6 +363,9 @@ class LiveHub:
         self._replays.start(subscription)
 
     def _fall_back(self, subscription: Subscription) -> None:
+        if not subscription.query.is_resumable:
+            self._end(subscription, LiveQueryFailed("A commit could not be told; subscribe again."))
+            return
         self._detach(subscription)
         self._catch_up(subscription)
 

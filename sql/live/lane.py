@@ -70,6 +70,8 @@ class Lane:
     async def _advance(self, turn: Turn) -> None:
         query = self._listeners.query
         part = await self._reader.read(query, self._position, self._dispatcher.claimed)
+        if part.end <= self._position:
+            raise RuntimeError(f"the change feed has no commit after {self._position}, but a newer one was announced")
         for commit in part.commits:
             if not self._listeners.subscriptions:
                 return

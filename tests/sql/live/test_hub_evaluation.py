@@ -9,8 +9,9 @@ from pathlib import Path
 
 from sql.errors import ExecutionError
 from sql.live.changed_rows import ChangedRows
+from sql.live.delivery import split
 from sql.live.errors import LiveQueryFailed, MustBlock, StaleBinding
-from sql.live.interface import LiveDelta, LiveQuery
+from sql.live.interface import ChangeType, LiveChange, LiveDelta, LiveQuery
 from sql.live.subscription import LiveOptions, LiveRequest, Subscription, SubscriptionState
 from storage.changes import ChangeSet
 from tests.sql.live.hub_world import ROOT, SMALL_RING, Client, World, until, world
@@ -214,3 +215,11 @@ def test_the_dispatcher_goes_on_after_a_commit_that_it_could_not_hand_out(tmp_pa
         assert not client.ends
 
     play(tmp_path, body)
+
+
+def test_a_delta_is_cut_only_where_a_cursor_can_stand() -> None:
+    one_seq = LiveDelta(9, [LiveChange(ChangeType.INSERT, [9] * 1_000, [{}] * 1_000, []) for _ in range(3)])
+    assert [sum(len(change.seqs) for change in piece.changes) for piece in split(one_seq)] == [3_000]
+    rows = [LiveChange(ChangeType.INSERT, range(n, n + 1_000), [{}] * 1_000, []) for n in (1, 1_001, 2_001)]
+    pieces = split(LiveDelta(3_000, rows))
+    assert [piece.seq for piece in pieces] == [1_000, 2_000, 3_000]
