@@ -12,7 +12,8 @@ StorageError
 ├── SchemaChanged          the table's definition is not the one the mutation was planned on
 ├── DuplicateKey           a primary key or UNIQUE constraint would hold one value twice
 ├── PublishFailed          a change cannot be made a message of a topic; the write fails with it
-├── UnknownTopic           no topic of that name, or no partition of that number
+├── UnknownTopic           no topic of that name
+├── UnknownPartition       the topic has no partition of that number
 ├── OffsetOutOfRange       an offset is not in the topic's partition (any more); names the first and the next one
 └── LogTruncated           the feed was asked for commits that retention removed
 """
@@ -69,7 +70,11 @@ class PublishFailed(StorageError):
 
 
 class UnknownTopic(StorageError):
-    """The topic does not exist (any more), or does not have the partition."""
+    """The topic does not exist (any more)."""
+
+
+class UnknownPartition(StorageError):
+    """The topic does not have the partition."""
 
 
 class OffsetOutOfRange(StorageError):

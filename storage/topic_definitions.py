@@ -51,9 +51,9 @@ class TopicDef(msgspec.Struct, frozen=True, dict=True):
 
     `retention_seconds` and `retention_bytes`: older messages go, and the oldest beyond the bytes; 0 for no bound.
     A message that was delivered `max_deliveries` times without an acknowledgement goes to the topic `dead_letter`
-    (None: the topic's own name with `_dead_letter`); 0 is the server's default, -1 never. `cleared` holds, for each partition, the offset below which
-    CLEAR TOPIC took everything away. `referred` are the tables that retained messages may refer to: those of `sources`
-    and of former ones.
+    (None: the topic's own name with `_dead_letter`); 0 is the server's default, -1 never. `cleared` holds, for each
+    partition, the offset below which CLEAR TOPIC took everything away. `referred` are the tables that retained
+    messages may refer to: those of `sources` and of former ones.
     """
 
     topic_id: int

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from storage.errors import OffsetOutOfRange, UnknownTopic
+from storage.errors import OffsetOutOfRange, UnknownPartition, UnknownTopic
 from storage.topic_definitions import TopicDef
 from storage.topic_groups import (
     Claim,
@@ -101,9 +101,9 @@ def topic_named(wtxn: WriteTransaction, namespace: str, name: str) -> TopicDef:
 
 
 def check_partition(topic: TopicDef, partition: int) -> None:
-    """Raise UnknownTopic for a partition that the topic does not have."""
+    """Raise UnknownPartition for a partition that the topic does not have."""
     if not 0 <= partition < topic.partitions:
-        raise UnknownTopic(
+        raise UnknownPartition(
             f"Topic '{topic.full_name}' has {topic.partitions} partition(s), counted from 0; there is no {partition}"
         )
 
@@ -112,7 +112,7 @@ def check_partition(topic: TopicDef, partition: int) -> None:
 
 
 def produce(wtxn: WriteTransaction, topic: TopicDef, messages: Sequence[Produced], user: str) -> list[Placed]:
-    """Append messages; where each one went. Raises UnknownTopic for a partition that is not there."""
+    """Append messages; where each one went. Raises UnknownPartition."""
     turn = wtxn.next_turn() % topic.partitions
     chosen: list[int] = []
     for message in messages:
@@ -160,9 +160,13 @@ def standing(
     """
     start = request.start
     if state is None:
-        return Standing(partition, GroupState(_begin(topic, partition, start, found), start=_text(start)), found, True)
+        return Standing(
+            partition, GroupState(begin_offset(topic, partition, start, found), start=_text(start)), found, True
+        )
     if start is not None and state.acked < 0 and not state.claims and state.start not in {RESET, _text(start)}:
-        moved = msgspec.structs.replace(state, position=_begin(topic, partition, start, found), start=_text(start))
+        moved = msgspec.structs.replace(
+            state, position=begin_offset(topic, partition, start, found), start=_text(start)
+        )
         return Standing(partition, moved, found, True)
     cleared = topic.cleared_below(partition)
     if state.behind < cleared:
@@ -184,7 +188,8 @@ def _text(start: Start | None) -> str:
     return LATEST if start is None else str(start)
 
 
-def _begin(topic: TopicDef, partition: int, start: Start | None, found: Bounds) -> int:
+def begin_offset(topic: TopicDef, partition: int, start: Start | None, found: Bounds) -> int:
+    """The offset that a start means. Raises OffsetOutOfRange for one that is not there."""
     if start is None or start == LATEST:
         return found.next
     if start == EARLIEST:
@@ -209,7 +214,7 @@ def wish_of(request: ClaimRequest, now_us: int, messages: int) -> Wish:
 def claim(wtxn: WriteTransaction, topic: TopicDef, request: ClaimRequest) -> ClaimResult:
     """Hand messages out: expired claims first, then what is new, from all partitions alike.
 
-    Partitions in which other consumers hold claims come last. Raises UnknownTopic and OffsetOutOfRange.
+    Partitions in which other consumers hold claims come last. Raises UnknownPartition and OffsetOutOfRange.
     """
     if request.partition is not None:
         check_partition(topic, request.partition)
@@ -358,7 +363,7 @@ def acknowledge_upto(
     """Acknowledge offsets up to `upto` (None: nothing), give the holder's other claims back with `back`.
 
     Returns the offset that counts as acknowledged now: `upto`, or more when more was acknowledged before; -1 for
-    nothing. Raises UnknownTopic, and OffsetOutOfRange for an offset that has no message yet.
+    nothing. Raises UnknownPartition, and OffsetOutOfRange for an offset that has no message yet.
     """
     check_partition(topic, partition)
     found = wtxn.topics.bounds(topic.topic_id, partition, topic.cleared_below(partition))
@@ -389,14 +394,14 @@ def acknowledge_upto(
 def reset_group(wtxn: WriteTransaction, topic: TopicDef, group: str, partition: int | None, to: Start) -> int:
     """Let a group go on from another place, its claims forgotten; in how many partitions.
 
-    Raises UnknownTopic and OffsetOutOfRange.
+    Raises UnknownPartition and OffsetOutOfRange.
     """
     if partition is not None:
         check_partition(topic, partition)
     numbers = range(topic.partitions) if partition is None else (partition,)
     for number in numbers:
         found = wtxn.topics.bounds(topic.topic_id, number, topic.cleared_below(number))
-        position = _begin(topic, number, to, found)
+        position = begin_offset(topic, number, to, found)
         state = GroupState(position, acked=position - 1, start=RESET, updated_us=wtxn.now_us())
         wtxn.topics.put_group(topic.topic_id, number, group, state)
     return len(numbers)
