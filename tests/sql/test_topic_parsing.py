@@ -470,6 +470,33 @@ def test_options_read_back(options: dict[str, int | str | None]) -> None:
     assert created.statement.options == altered.statement.options == options
 
 
+BEGINNINGS = (
+    "CREATE TOPIC app.t", "DROP TOPIC", "CLEAR TOPIC", "ALTER TOPIC t", "ALTER TOPIC t ADD SOURCE", "ALTER TOPIC t SET",
+    "CONSUME FROM", "ACK t", "RESET CONSUMER GROUP", "PUBLISH TO t", "PUBLISH TO t PAYLOAD",
+)  # fmt: skip
+PIECES = (
+    "app", ".", ",", "(", ")", "=", "'x'", "1", "-", "$1", "::", "TEXT", "CAST", "AS", "SELECT", "*", "FROM", "WHERE",
+    "WITH", "ON", "INSERT", "payload", "retention_seconds", "NULL", "GROUP", "PARTITION", "LIMIT", "LATEST", "UPTO",
+    "OFFSET", "TO", "KEY", "PAYLOAD", "SOURCE", "RETENTION", "PARTITIONS", '"Q"', "X'00'", "[", "]",
+)  # fmt: skip
+
+
+@given(st.sampled_from(BEGINNINGS), st.lists(st.sampled_from(PIECES), max_size=12))
+def test_anything_is_a_statement_or_an_error_with_its_place(beginning: str, pieces: list[str]) -> None:
+    text = " ".join((beginning, *pieces))
+    found: SqlError | None = None
+    try:
+        (parsed,) = parse_batch(text)
+    except SqlError as error:
+        found = error
+    if found is None:
+        assert isinstance(parsed.statement, (*TOPIC_DEFINITIONS, *TOPIC_MESSAGES))
+    else:
+        assert found.line == 1
+        assert found.column is not None
+        assert 1 <= found.column <= len(text) + 1
+
+
 # --- arguments that come with the request -----------------------------------------------------------------------------
 
 FIRST = RequestParameter(1, 3, 7)
