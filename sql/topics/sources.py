@@ -11,11 +11,11 @@ from typing import Final
 
 from sqlglot import exp
 
-from sql.allowed_functions import VOLATILE_FUNCTIONS
 from sql.binder import BindContext
 from sql.errors import ExecutionError, InvalidSql, SqlError, Unsupported
 from sql.identity import Role
 from sql.live.live_plan import plan_live
+from sql.live.query_form import VOLATILE
 from sql.rewrite import function_name
 from sql.rights import nearest
 from sql.scope import is_star, position
@@ -74,14 +74,19 @@ def sources_of(
             "drop it first to replace it"
         )
     payload = PayloadMode[statement.payload.upper()]
-    columns = () if statement.query is None else _projection(statement.query, table)
+    try:
+        columns = () if statement.query is None else _projection(statement.query, table)
+        condition = None if statement.condition is None else _condition(statement, table, context)
+    except SqlError as error:
+        if error.line is None:  # what is wrong has no place of its own
+            error.line, error.column = statement.table.line, statement.table.column
+        raise
     if columns and payload is PayloadMode.KEY:
         raise InvalidSql(
             "A payload of 'key' shows the key columns and nothing else: write SELECT *, or another payload.",
             line=statement.table.line,
             column=statement.table.column,
         )
-    condition = None if statement.condition is None else _condition(statement, table, context)
     return tuple(
         TopicSource(topic.next_source_id + place, table.table_id, operation, payload, condition, columns)
         for place, operation in enumerate(operations)
@@ -160,7 +165,7 @@ def _condition(statement: AddTopicSource, table: TableDef, context: BindContext)
         for kinds, what in _REFUSED:
             if isinstance(node, kinds):
                 raise _unsupported(f"{what} is not supported in the condition of a topic's source.", node)
-        if isinstance(node, exp.Func) and function_name(node) in VOLATILE_FUNCTIONS:
+        if isinstance(node, exp.Func) and function_name(node) in VOLATILE:
             raise _unsupported(
                 f"{function_name(node).upper()}() is not supported in the condition of a topic's source: it has "
                 "another value each time.",
