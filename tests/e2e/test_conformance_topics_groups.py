@@ -257,9 +257,7 @@ def test_ordered_keeps_a_partition_with_one_consumer(topics: Topics) -> None:
 
 def test_an_ack_wakes_an_ordered_consumer(topics: Topics, six: str) -> None:
     topics.consume(six, "g", ordered=True, consumer_id="a", limit=3)
-    with beside(
-        lambda: topics.consume(six, "g", ordered=True, consumer_id="b", timeout_seconds=PATIENCE)
-    ) as poll:
+    with beside(lambda: topics.consume(six, "g", ordered=True, consumer_id="b", timeout_seconds=PATIENCE)) as poll:
         topics.ack(six, "g", 2, consumer_id="a")
         assert poll.result(PATIENCE / 2).offsets == [3, 4, 5]
 

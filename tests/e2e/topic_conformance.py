@@ -301,7 +301,9 @@ class Topics:
     def committed(self, topic: str, group: str) -> dict[int, int]:
         """The last acknowledged offset of each partition, as the system table has it."""
         sql = "SELECT partition_id, last_acked_offset FROM system.topic_offsets WHERE topic_id = $1 AND group_id = $2"
-        return {partition: int(offset) for partition, offset in self.server.rows(sql, [topic, group]) if offset is not None}
+        return {
+            partition: int(offset) for partition, offset in self.server.rows(sql, [topic, group]) if offset is not None
+        }
 
 
 @contextmanager
