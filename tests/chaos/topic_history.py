@@ -1,0 +1,149 @@
+"""What happened to a topic in a run: who sent what, who was handed what, who acknowledged what, and what died.
+
+Every producer, consumer and accident writes into one `History`; ticks order what happened. A request has the tick at
+which it was sent and the one at which its answer was there: whatever it did, it did between the two.
+
+A message is known by its *identity*, a text that no other message has: a produced message carries it in its payload, a
+row version in its column `v`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+Place = tuple[int, int]
+"""Partition and offset."""
+
+
+class Sent(NamedTuple):
+    """One message that a producer asked for."""
+
+    request: str
+    """Messages of one request appear all or not at all."""
+    producer: str
+    number: int
+    """Ascends for each producer."""
+    key: str
+    identity: str
+    certain: bool
+    """Whether the request was answered with success; otherwise nobody knows."""
+    place: Place | None = None
+    """Where the answer said that it is; row versions are not told where."""
+
+
+class Entry(NamedTuple):
+    """One message, as the log holds it or a consumer was handed it."""
+
+    partition: int
+    offset: int
+    key: str
+    identity: str
+
+    @property
+    def place(self) -> Place:
+        """Partition and offset."""
+        return self.partition, self.offset
+
+
+class Delivery(NamedTuple):
+    """One message in the answer to a consumer."""
+
+    group: str
+    consumer: str
+    entry: Entry
+    count: int
+    asked: int
+    received: int
+
+
+class Ack(NamedTuple):
+    """One acknowledgement. `answered` and `acknowledged` are None when no answer came."""
+
+    group: str
+    consumer: str
+    partition: int
+    upto: int
+    sent: int
+    answered: int | None
+    acknowledged: int | None
+
+
+class Death(NamedTuple):
+    """Something ended without saying so."""
+
+    who: str
+    at: int
+
+
+@dataclass
+class History:
+    """A run, whole or as far as it has come. Threads may write into it at the same time."""
+
+    partitions: int
+    ordered: frozenset[str]
+    """The groups whose consumers ask for order."""
+    groups: tuple[str, ...]
+    sent: list[Sent] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    acks: list[Ack] = field(default_factory=list)
+    deaths: list[Death] = field(default_factory=list)
+    log: list[Entry] = field(default_factory=list)
+    """Everything that the topic holds at the end, by partition and offset."""
+    rows: dict[str, str] = field(default_factory=dict)
+    """What the table holds at the end: the identity of the version by key."""
+    _ticks: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def tick(self) -> int:
+        """A moment, later than all before it."""
+        return next(self._ticks)
+
+    def send(self, sent: Sequence[Sent]) -> None:
+        """A producer knows what became of a request, or that nobody will."""
+        with self._lock:
+            self.sent += sent
+
+    def deliver(self, group: str, consumer: str, entries: Sequence[tuple[Entry, int]], asked: int) -> None:
+        """A consumer has an answer: the messages and their delivery counts."""
+        with self._lock:
+            received = self.tick()
+            self.deliveries += [Delivery(group, consumer, entry, count, asked, received) for entry, count in entries]
+
+    def acknowledge(self, ack: Ack) -> None:
+        """A consumer knows what became of an acknowledgement, or that nobody will."""
+        with self._lock:
+            self.acks.append(ack)
+
+    def die(self, who: str) -> None:
+        """Something ended."""
+        with self._lock:
+            self.deaths.append(Death(who, self.tick()))
+
+    def settled(self, group: str) -> set[Place]:
+        """What acknowledgements that were answered have covered so far."""
+        with self._lock:
+            deliveries, acks = list(self.deliveries), list(self.acks)
+        return {
+            place
+            for place, _ in covered(
+                [each for each in deliveries if each.group == group], [each for each in acks if each.group == group]
+            )
+        }
+
+
+def covered(deliveries: Sequence[Delivery], acks: Sequence[Ack]) -> list[tuple[Place, Ack]]:
+    """What each answered acknowledgement of one group covers: what its consumer had been handed, up to its offset."""
+    held: dict[tuple[str, int], list[Delivery]] = {}
+    for delivery in deliveries:
+        held.setdefault((delivery.consumer, delivery.entry.partition), []).append(delivery)
+    return [
+        (delivery.entry.place, ack)
+        for ack in acks
+        if ack.answered is not None
+        for delivery in held.get((ack.consumer, ack.partition), ())
+        if delivery.entry.offset <= ack.upto and delivery.received < ack.sent
+    ]
