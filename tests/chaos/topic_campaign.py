@@ -45,7 +45,7 @@ class TopicCampaign:
             Producer(f"p{each}", port, token, self.history, f"{seed}/p{each}", pause=0.05) for each in range(PRODUCERS)
         ]
         self.consumers = [
-            Consumer(group, f"{group}{each}", port, token, self.history, f"{seed}/{group}{each}")
+            Consumer(group, f"{group}{each}", port, token, self.history, f"{seed}/{group}{each}", 60 if calm else 3)
             for group in GROUPS
             for each in range(CONSUMERS)
         ]
@@ -85,7 +85,7 @@ class TopicCampaign:
             consumers += consumer.counts
         for producer in self.producers:
             producers += producer.counts
-        again = sum(each.count > 1 for each in self.history.deliveries)
+        again = sum(each.times > 1 for each in self.history.deliveries)
         return {
             "kills": self.kills,
             "messages": len(self.history.log),

@@ -131,11 +131,11 @@ def counted(history: History) -> Iterator[str]:
     for each in sorted(history.deliveries, key=lambda each: each.received):
         before = last.get((each.group, each.entry.place))
         if before is not None and (
-            each.count == before.count or (before.received < each.asked and each.count < before.count)
+            each.times == before.times or (before.received < each.asked and each.times < before.times)
         ):
             yield f"{each} after {before}"
-        if each.count < 1:
-            yield f"{each} was delivered for the {each.count}th time"
+        if each.times < 1:
+            yield f"{each} was delivered for the {each.times}th time"
         last[each.group, each.entry.place] = each
 
 
@@ -154,7 +154,7 @@ def first_in_order(history: History) -> Iterator[str]:
         for earlier, later in pairwise(sorted(found, key=lambda each: each.entry.offset)):
             early = later.received < (earlier.received if group in history.ordered else earlier.asked)
             # An earlier message that was handed to one who died is delivered again later, unless the group is ordered.
-            if early and (group in history.ordered or earlier.count == 1):
+            if early and (group in history.ordered or earlier.times == 1):
                 yield f"{later} came before {earlier}"
 
 
@@ -205,10 +205,14 @@ def acks_never_go_back(history: History) -> Iterator[str]:
         at = 0
         for ack in sorted(found, key=lambda each: each.sent):
             while at < len(done) and (done[at].answered or 0) < ack.sent:
-                highest = max(highest, done[at].acknowledged if done[at].acknowledged is not None else -1)
+                highest = max(highest, _told(done[at]))
                 at += 1
-            if (-1 if ack.acknowledged is None else ack.acknowledged) < highest:
+            if _told(ack) < highest:
                 yield f"{ack} after {highest} was told"
+
+
+def _told(ack: Ack) -> int:
+    return -1 if ack.acknowledged is None else ack.acknowledged
 
 
 def nothing_twice(history: History) -> Iterator[str]:
@@ -218,7 +222,7 @@ def nothing_twice(history: History) -> Iterator[str]:
         if number > 1:
             yield f"group {group} was handed {place} {number} times"
     for each in history.deliveries:
-        if each.count != 1:
+        if each.times != 1:
             yield f"{each} was not the first time"
 
 

@@ -14,12 +14,6 @@ from tests.chaos.rowset import Violation
 from tests.chaos.topic_history import Ack, Entry, History
 from tests.chaos.topic_producer import TOPIC, Answer, Connection
 
-VISIBILITY = 3
-"""Seconds for which a consumer may keep what it was handed."""
-
-OVERDUE = 1.5
-"""Seconds after which a consumer leaves it to others: to acknowledge too late is to acknowledge what others hold."""
-
 
 def entry_of(message: dict[str, Any]) -> Entry:
     """A message of the wire; a payload carries its identity as text, in `v`, or in the row's column `v`."""
@@ -37,11 +31,16 @@ class Consumer:
     One of an ordered group has a name that ends with it; one of another group is its connection.
     """
 
-    def __init__(self, group: str, name: str, port: int, token: str, history: History, seed: str) -> None:
+    def __init__(
+        self, group: str, name: str, port: int, token: str, history: History, seed: str, visibility: int
+    ) -> None:
         self.group = group
         self.counts: Counter[str] = Counter()
         self.mortal = True
         """Whether it dies now and then."""
+        self._visibility = visibility
+        """Seconds for which it may keep what it was handed. Half of them later it leaves it to others: to acknowledge
+        too late is to acknowledge what others hold."""
         self._name = name
         self._life = 0
         self._history = history
@@ -74,7 +73,7 @@ class Consumer:
             "start": "Earliest",
             "limit": self._random.choice([1, 5, 20, 100]),
             "timeout_seconds": self._random.choice([0, 0.5, 2]),
-            "visibility_timeout_seconds": VISIBILITY,
+            "visibility_timeout_seconds": self._visibility,
         }
         if self._ordered:
             body |= {"ordered": True, "consumer_id": self.consumer}
@@ -93,7 +92,7 @@ class Consumer:
             self._end_life("died")
             return
         for partition in sorted({entry.partition for entry, _ in entries}):
-            if time.monotonic() - began > OVERDUE:
+            if time.monotonic() - began > self._visibility / 2:
                 self._end_life("too slow")
                 return
             offsets = [entry.offset for entry, _ in entries if entry.partition == partition]

@@ -55,7 +55,8 @@ class Delivery(NamedTuple):
     group: str
     consumer: str
     entry: Entry
-    count: int
+    times: int
+    """The delivery count."""
     asked: int
     received: int
 
@@ -111,7 +112,7 @@ class History:
         """A consumer has an answer: the messages and their delivery counts."""
         with self._lock:
             received = self.tick()
-            self.deliveries += [Delivery(group, consumer, entry, count, asked, received) for entry, count in entries]
+            self.deliveries += [Delivery(group, consumer, entry, times, asked, received) for entry, times in entries]
 
     def acknowledge(self, ack: Ack) -> None:
         """A consumer knows what became of an acknowledgement, or that nobody will."""

@@ -109,7 +109,7 @@ class Producer:
         """Write down what is known of a request."""
         if answer.status == 200:
             self.counts["done"] += 1
-            found = places or [None] * len(messages)
+            found: list[Place | None] = [*places] if places else [None] * len(messages)
             self._history.send(
                 [each._replace(certain=True, place=place) for each, place in zip(messages, found, strict=True)]
             )
