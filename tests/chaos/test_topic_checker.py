@@ -193,13 +193,41 @@ def deliver_after_the_ack(history: History, chance: random.Random) -> bool:
 
 
 def go_back(history: History, chance: random.Random) -> bool:
-    told = [each for each in history.acks if each.answered is not None and (each.acknowledged or 0) > 0]
+    told = [each for each in history.committed if each.offset > 0]
     if not told:
         return False
-    ack = chance.choice(told)
-    sent = history.tick()
-    history.acks.append(ack._replace(sent=sent, answered=history.tick(), acknowledged=(ack.acknowledged or 0) - 1))
+    each = chance.choice(told)
+    asked = history.tick()
+    history.committed.append(each._replace(offset=each.offset - 1, asked=asked, received=history.tick()))
     return True
+
+
+def answer_less(history: History, chance: random.Random) -> bool:
+    at = [at for at, each in enumerate(history.acks) if each.acknowledged is not None]
+    if not at:
+        return False
+    place = chance.choice(at)
+    history.acks[place] = history.acks[place]._replace(acknowledged=history.acks[place].upto - 1)
+    return True
+
+
+def commit_too_early(history: History, chance: random.Random) -> bool:
+    """The server says that something is acknowledged before anybody has sent that."""
+    told = [each for each in history.committed if each.offset >= 0]
+    if not told:
+        return False
+    each = chance.choice(told)
+    history.committed.append(each._replace(asked=0, received=0))
+    return True
+
+
+def commit_what_nobody_acknowledged(history: History, chance: random.Random) -> bool:
+    if not history.acks:
+        return False
+    ack = chance.choice(history.acks)
+    same = (ack.group, ack.partition)
+    history.acks = [each for each in history.acks if (each.group, each.partition) != same]
+    return any((each.group, each.partition) == same for each in history.committed)
 
 
 def count_twice_the_same(history: History, chance: random.Random) -> bool:
@@ -255,6 +283,9 @@ MUTATIONS: list[tuple[Mutation, set[str]]] = [
     (overtake, {"never_overtaken"}),
     (deliver_after_the_ack, {"never_after_the_ack"}),
     (go_back, {"acks_never_go_back"}),
+    (answer_less, {"acks_never_go_back"}),
+    (commit_too_early, {"committed_by_acks"}),
+    (commit_what_nobody_acknowledged, {"committed_by_acks"}),
     (count_twice_the_same, {"counted"}),
     (another_row, {"rows_agree"}),
     (a_row_without_a_message, {"rows_agree"}),
@@ -276,7 +307,7 @@ def test_what_breaks_it_is_caught(mutation: Mutation, rules: set[str]) -> None:
         tried += 1
         found = violations(history, calm=calm)
         assert rules <= {sentence.split(":")[0] for sentence in found}, found
-        with pytest.raises(Violation, match=next(iter(rules))):
+        with pytest.raises(Violation):
             check(history, calm=calm)
 
     run()
@@ -288,6 +319,7 @@ def test_what_breaks_it_is_caught(mutation: Mutation, rules: set[str]) -> None:
 def test_a_duplicate_is_a_violation_only_when_nothing_failed(seed: int) -> None:
     history = played(seed, calm=True)
     history.acks.clear()
+    history.committed.clear()
     for each in [each for each in history.deliveries if each.group == "plain"][-1:]:
         history.deliveries.append(each._replace(times=2, asked=history.tick(), received=history.tick()))
         assert {sentence.split(":")[0] for sentence in violations(history, calm=True)} >= {"nothing_twice"}

@@ -103,6 +103,7 @@ class TopicCampaign:
             for each in running:
                 if each.done():
                     each.result()
+            self._look()
             if not self.calm:
                 self.server.restart()
                 self.kills += 1
@@ -118,6 +119,7 @@ class TopicCampaign:
             for each in running:
                 if each.done():
                     each.result()
+            self._look()
             if time.monotonic() > end:
                 missing = {
                     group: sorted({entry.place for entry in self.history.log} - self.history.settled(group))[:20]
@@ -143,19 +145,25 @@ class TopicCampaign:
                 at = {"Offset": messages[-1]["offset"] + 1}
         return found
 
+    def _look(self) -> dict[tuple[str, int], int]:
+        """How far the groups have acknowledged."""
+        sql = "SELECT group_id, partition_id, last_acked_offset FROM system.topic_offsets WHERE topic_id = $1"
+        asked = self.history.tick()
+        found = [
+            (group, partition, int(offset))
+            for group, partition, offset in self.server.rows(sql, [TOPIC])
+            if offset is not None and int(offset) >= 0
+        ]
+        self.history.commit(found, asked)
+        return {(group, partition): offset for group, partition, offset in found}
+
     def _nothing_is_left(self) -> None:
         """All was acknowledged, so nobody is handed anything any more."""
+        ends = Counter(entry.partition for entry in self._read_log())
+        expected = {(group, partition): end - 1 for group in GROUPS for partition, end in ends.items()}
+        if (committed := self._look()) != expected:
+            raise Violation(f"acknowledged is {committed}, and the log ends at {dict(ends)}")
         for group in GROUPS:
             left = self._consume(group_id=group, consumer_id="last", timeout_seconds=0.5)["messages"]
             if left:
                 raise Violation(f"group {group} has acknowledged all, and is handed {left[:3]}")
-            committed = dict(
-                self.server.rows(
-                    "SELECT partition_id, last_acked_offset FROM system.topic_offsets "
-                    "WHERE topic_id = $1 AND group_id = $2",
-                    [TOPIC, group],
-                )
-            )
-            ends = Counter(entry.partition for entry in self.history.log)
-            if {partition: int(offset) + 1 for partition, offset in committed.items()} != dict(ends):
-                raise Violation(f"group {group} has acknowledged up to {committed}, and the log ends at {dict(ends)}")

@@ -12,7 +12,7 @@ from itertools import pairwise
 import xxhash
 
 from tests.chaos.rowset import Violation
-from tests.chaos.topic_history import Ack, Delivery, Entry, History, Place, covered
+from tests.chaos.topic_history import Ack, Committed, Delivery, Entry, History, Place, covered
 
 Rule = Callable[[History], Iterator[str]]
 
@@ -185,7 +185,8 @@ def never_after_the_ack(history: History) -> Iterator[str]:
     for group in history.groups:
         deliveries = [each for each in history.deliveries if each.group == group]
         since: dict[Place, Ack] = {}
-        for place, ack in covered(deliveries, [each for each in history.acks if each.group == group]):
+        answered = [each for each in history.acks if each.group == group and each.answered is not None]
+        for place, ack in covered(deliveries, answered):
             if place not in since or (ack.answered or 0) < (since[place].answered or 0):
                 since[place] = ack
         for each in deliveries:
@@ -195,24 +196,42 @@ def never_after_the_ack(history: History) -> Iterator[str]:
 
 
 def acks_never_go_back(history: History) -> Iterator[str]:
-    """An acknowledged offset is at least the one that was told before."""
-    told: dict[tuple[str, int], list[Ack]] = defaultdict(list)
+    """An answer tells at least the offset that was asked for, and what a group has acknowledged never shrinks."""
     for ack in history.acks:
-        if ack.answered is not None:
-            told[ack.group, ack.partition].append(ack)
+        if ack.answered is not None and (ack.acknowledged is None or ack.acknowledged < ack.upto):
+            yield f"{ack} acknowledged less than was asked for"
+    told: dict[tuple[str, int], list[Committed]] = defaultdict(list)
+    for each in history.committed:
+        told[each.group, each.partition].append(each)
     for found in told.values():
-        highest, done = -1, sorted(found, key=lambda each: each.answered or 0)
-        at = 0
-        for ack in sorted(found, key=lambda each: each.sent):
-            while at < len(done) and (done[at].answered or 0) < ack.sent:
-                highest = max(highest, _told(done[at]))
+        highest, at, done = -1, 0, sorted(found, key=lambda each: each.received)
+        for each in sorted(found, key=lambda each: each.asked):
+            while at < len(done) and done[at].received < each.asked:
+                highest = max(highest, done[at].offset)
                 at += 1
-            if _told(ack) < highest:
-                yield f"{ack} after {highest} was told"
+            if each.offset < highest:
+                yield f"{each} after {highest} was told"
 
 
-def _told(ack: Ack) -> int:
-    return -1 if ack.acknowledged is None else ack.acknowledged
+def committed_by_acks(history: History) -> Iterator[str]:
+    """Nothing counts as acknowledged that nobody was handed and acknowledged."""
+    for group in history.groups:
+        deliveries = [each for each in history.deliveries if each.group == group]
+        sent: dict[Place, int] = {}
+        for place, ack in covered(deliveries, [each for each in history.acks if each.group == group]):
+            sent[place] = min(ack.sent, sent.get(place, ack.sent))
+        reached: dict[int, int] = defaultdict(int)
+        since: dict[int, int] = defaultdict(int)
+        mine = [each for each in history.committed if each.group == group]
+        for each in sorted(mine, key=lambda each: each.offset):
+            while reached[each.partition] <= each.offset:
+                place = (each.partition, reached[each.partition])
+                if place not in sent:
+                    yield f"{each}, but nobody acknowledged {place}"
+                since[each.partition] = max(since[each.partition], sent.get(place, 0))
+                reached[each.partition] += 1
+            if since[each.partition] > each.received:
+                yield f"{each} before it was acknowledged at {since[each.partition]}"
 
 
 def nothing_twice(history: History) -> Iterator[str]:
@@ -240,4 +259,5 @@ RULES: list[Rule] = [
     never_overtaken,
     never_after_the_ack,
     acks_never_go_back,
+    committed_by_acks,
 ]

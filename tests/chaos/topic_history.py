@@ -73,6 +73,16 @@ class Ack(NamedTuple):
     acknowledged: int | None
 
 
+class Committed(NamedTuple):
+    """What the server said at some moment that a group has acknowledged: everything up to an offset."""
+
+    group: str
+    partition: int
+    offset: int
+    asked: int
+    received: int
+
+
 class Death(NamedTuple):
     """Something ended without saying so."""
 
@@ -91,6 +101,7 @@ class History:
     sent: list[Sent] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     acks: list[Ack] = field(default_factory=list)
+    committed: list[Committed] = field(default_factory=list)
     deaths: list[Death] = field(default_factory=list)
     log: list[Entry] = field(default_factory=list)
     """Everything that the topic holds at the end, by partition and offset."""
@@ -119,6 +130,12 @@ class History:
         with self._lock:
             self.acks.append(ack)
 
+    def commit(self, offsets: Sequence[tuple[str, int, int]], asked: int) -> None:
+        """Somebody was told the acknowledged offsets: group, partition and offset."""
+        with self._lock:
+            received = self.tick()
+            self.committed += [Committed(*each, asked, received) for each in offsets]
+
     def die(self, who: str) -> None:
         """Something ended."""
         with self._lock:
@@ -127,24 +144,19 @@ class History:
     def settled(self, group: str) -> set[Place]:
         """What acknowledgements that were answered have covered so far."""
         with self._lock:
-            deliveries, acks = list(self.deliveries), list(self.acks)
-        return {
-            place
-            for place, _ in covered(
-                [each for each in deliveries if each.group == group], [each for each in acks if each.group == group]
-            )
-        }
+            deliveries = [each for each in self.deliveries if each.group == group]
+            acks = [each for each in self.acks if each.group == group and each.answered is not None]
+        return {place for place, _ in covered(deliveries, acks)}
 
 
 def covered(deliveries: Sequence[Delivery], acks: Sequence[Ack]) -> list[tuple[Place, Ack]]:
-    """What each answered acknowledgement of one group covers: what its consumer had been handed, up to its offset."""
+    """What each acknowledgement of one group covers: what its consumer had been handed, up to its offset."""
     held: dict[tuple[str, int], list[Delivery]] = {}
     for delivery in deliveries:
         held.setdefault((delivery.consumer, delivery.entry.partition), []).append(delivery)
     return [
         (delivery.entry.place, ack)
         for ack in acks
-        if ack.answered is not None
         for delivery in held.get((ack.consumer, ack.partition), ())
         if delivery.entry.offset <= ack.upto and delivery.received < ack.sent
     ]

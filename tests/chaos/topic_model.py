@@ -50,7 +50,7 @@ class Model:
     def play(self, steps: int) -> History:
         """Random steps, then everybody finishes."""
         for _ in range(steps):
-            self.chance.choice([self.produce, self.consume, self.consume, self.acknowledge, self.accident])()
+            self.chance.choice([self.produce, self.consume, self.consume, self.acknowledge, self.accident, self.look])()
         for group in GROUPS:
             everybody = self.names[group] if self.calm else []
             for name in everybody:
@@ -62,6 +62,7 @@ class Model:
                 while self.take(group, last, partition, 5):
                     pass
                 self.finish(group, last, partition)
+        self.look()
         self.history.log = [entry for log in self.logs for entry in log]
         self.history.rows = {entry.key: entry.identity for entry in self.history.log if not entry.key.startswith("k")}
         return self.history
@@ -132,10 +133,17 @@ class Model:
         for offset in mine:
             claims.acknowledged.add(offset)
             del claims.held[offset]
-        ack = Ack(group, consumer, partition, mine[-1], sent, self.history.tick(), claims.committed)
+        told = max(mine[-1], claims.committed)
+        ack = Ack(group, consumer, partition, mine[-1], sent, self.history.tick(), told)
         if not self.calm and self.chance.random() < 0.1:
             ack = ack._replace(answered=None, acknowledged=None)
         self.history.acknowledge(ack)
+
+    def look(self) -> None:
+        """Somebody looks how far the groups have come."""
+        asked = self.history.tick()
+        told = [(*place, claims.committed) for place, claims in self.claims.items()]
+        self.history.commit([each for each in told if each[2] >= 0], asked)
 
     def accident(self) -> None:
         """Somebody dies with its claims, and some time passes."""

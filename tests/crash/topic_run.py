@@ -21,7 +21,8 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,14 +199,14 @@ def kill_everywhere(home: Path, faults: Faults, fault: Fault, report: dict[str, 
         shutil.copytree(home / "first", here)
         journal = here.parent / "journal"
         journal.touch()
-        problem = in_a_process(lambda here=here, journal=journal, at=at: play(here, journal, faults, fault, at))
+        problem = in_a_process(partial(play, here, journal, faults, fault, at))
         killed = problem == KILLED
         if problem and not killed:
             report["violations"].append(f"{fault}, n = {at}: {problem}")
         report["injected"] += killed
         done = [tuple(json.loads(line)) for line in journal.read_text().splitlines()]
         faults.disarm()
-        problem = in_a_process(lambda here=here, done=done: reopened(here, possible(done)))
+        problem = in_a_process(partial(reopened, here, possible(done)))
         if problem:
             report["violations"].append(f"{fault}, n = {at}, after {len(done)} answers: {problem}")
         shutil.rmtree(here.parent)
@@ -216,7 +217,7 @@ def kill_everywhere(home: Path, faults: Faults, fault: Fault, report: dict[str, 
 KILLED = "killed"
 
 
-def in_a_process(run: Callable[[], Awaitable[None]]) -> str:
+def in_a_process(run: Callable[[], Coroutine[Any, Any, None]]) -> str:
     """Run something in a process of its own, forked before any thread is there; what went wrong, empty for nothing."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -225,7 +226,7 @@ def in_a_process(run: Callable[[], Awaitable[None]]) -> str:
         try:
             os.close(reading)
             faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
-            asyncio.run(run())  # type: ignore[arg-type]
+            asyncio.run(run())
             status = 0
         except BaseException as error:  # noqa: BLE001 - the parent reports it
             os.write(writing, f"{error}\n{traceback.format_exc()[-1500:]}".encode()[:4_000])

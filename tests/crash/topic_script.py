@@ -1,8 +1,8 @@
 """What the runs over failing disks do to tables with topics, step by step, and what must be there after each step.
 
 A step is one request, or a few at the same time that share a commit. The model of it is plain: the rows of each table,
-the messages of each topic by partition, and how far a group has acknowledged. Whatever fails, the engine must show exactly
-the model before a step or the one after it, rows and messages alike.
+the messages of each topic by partition, and how far a group has acknowledged. Whatever fails, the engine must show
+exactly the model before a request or the one after it, rows and messages alike.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def _sql(text: str, params: list[Any] | None = None) -> Request:
 
 
 def _produce(*messages: tuple[str, str]) -> Request:
-    produced = [Produced(key, payload.encode(), None) for key, payload in messages]
-    return lambda database: database.topics.produce("app", "all", produced, ADMIN.user_id)
+    produced = [Produced(payload.encode(), key) for key, payload in messages]
+    return lambda database: database.topics.produce("app", "all", produced, ADMIN.user)
 
 
 def _refused(request: Request) -> Request:

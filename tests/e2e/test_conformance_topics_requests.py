@@ -183,7 +183,7 @@ def test_a_body_that_is_too_large(topics: Topics, kept: str) -> None:
 
 
 def test_errors_name_what_is_wrong(topics: Topics, kept: str) -> None:
-    for path, change, part in [
+    wrong: list[tuple[str, dict[str, Any], str]] = [
         (CONSUME, {"limit": "many"}, "limit"),
         (CONSUME, {"limit": 0}, "limit"),
         (CONSUME, {"start": "Sometime"}, "start"),
@@ -193,7 +193,8 @@ def test_errors_name_what_is_wrong(topics: Topics, kept: str) -> None:
         (ACK, {"partition_id": 9}, "partition"),
         (PRODUCE, {"messages": [{"payload": "!"}]}, "base64"),
         (PRODUCE, {"messages": [{"key": 1, "payload": 1}]}, "key"),
-    ]:
+    ]
+    for path, change, part in wrong:
         found = refusal(topics.client.post(path, json=good(kept)[path] | change))
         assert (found.status, found.code) == (400, "INVALID_INPUT")
         assert part in found.message, found

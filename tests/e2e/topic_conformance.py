@@ -274,9 +274,7 @@ class Topics:
         body = answer.json()
         assert set(body) == {"success", "acknowledged_offset"}
         assert body["success"] is True
-        assert body["acknowledged_offset"] is None or type(body["acknowledged_offset"]) is int
-        found: int = body["acknowledged_offset"]
-        return found
+        return _whole(body["acknowledged_offset"])
 
     def produce(self, topic: str, *messages: Any) -> list[tuple[int, int]]:
         """Produce; fails unless it is a success. Partition and offset of each message."""
