@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.topic_conformance import CONSUME, PATIENCE, Topics, batch_of, beside, key_for, topic_server
+from tests.e2e.topic_conformance import CONSUME, PATIENCE, Topics, batch_of, beside, key_for, short, topic_server
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_null_is_as_if_left_out(topics: Topics) -> None:
         ("EARLIEST", [0, 1, 2, 3]), ("eArLiEsT", [0, 1, 2, 3]), ({"Offset": 0}, [0, 1, 2, 3]), ({"offset": 2}, [2, 3]),
         ({"Offset": 3}, [3]), ({"Offset": 4}, []),
     ],
-    ids=str,
+    ids=short,
 )  # fmt: skip
 def test_every_spelling_of_start(topics: Topics, group: str | None, start: Any, offsets: list[int]) -> None:
     topic = topics.topic()
@@ -110,7 +110,7 @@ def test_start_is_latest_when_it_is_left_out(topics: Topics) -> None:
     ["", "Newest", "0", 0, 1.5, True, [], ["Earliest"], {}, {"Offset": -1}, {"Offset": "0"}, {"Offset": 1.5},
      {"Offset": None}, {"Offset": True}, {"OFFSET": 0}, {"Offset": 2**63}, {"Offset": 10**30}, {"Latest": 0},
      {"Earliest": {}}],
-    ids=str,
+    ids=short,
 )  # fmt: skip
 def test_a_start_that_is_none(topics: Topics, start: Any) -> None:
     topic = topics.topic()
@@ -119,7 +119,7 @@ def test_a_start_that_is_none(topics: Topics, start: Any) -> None:
         assert (found.status, found.code) == (400, "INVALID_INPUT")
 
 
-@pytest.mark.parametrize("start", ["Earliest", "Latest", {"Offset": 0}, {"Offset": 5}], ids=str)
+@pytest.mark.parametrize("start", ["Earliest", "Latest", {"Offset": 0}, {"Offset": 5}], ids=short)
 def test_start_is_ignored_once_the_group_has_acknowledged(topics: Topics, start: Any) -> None:
     topic = topics.topic()
     topics.fill(topic, 6)
@@ -186,7 +186,7 @@ def test_the_limit_is_a_hundred_when_it_is_left_out(topics: Topics) -> None:
     + [("ordered", value) for value in ("true", 1, [], 0)]
     + [("group_id", value) for value in (1, True, [], {}, "", "x" * 100_000)]
     + [("consumer_id", value) for value in (1, True, [], {}, "x" * 100_000)],
-    ids=str,
+    ids=short,
 )
 def test_a_field_that_cannot_be(topics: Topics, field: str, value: Any) -> None:
     topic = topics.topic()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.topic_conformance import ACK, CONSUME, PATIENCE, Topics, beside, key_for, topic_server
+from tests.e2e.topic_conformance import ACK, CONSUME, PATIENCE, Topics, beside, key_for, short, topic_server
 
 SOON = 1
 """Seconds of a visibility timeout that is waited for."""
@@ -64,7 +64,7 @@ def test_an_ack_beyond_the_end_is_refused(topics: Topics, six: str, upto: int) -
     + [{"topic_id": value} for value in (None, "", 1, [], {})]
     + [{"release": value} for value in ("true", 1, [])]
     + [{"consumer_id": value} for value in (1, [], True)],
-    ids=str,
+    ids=short,
 )
 def test_an_ack_that_cannot_be(topics: Topics, six: str, change: dict[str, Any]) -> None:
     topics.consume(six, "g", limit=2)

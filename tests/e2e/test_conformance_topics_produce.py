@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import xxhash
 
-from tests.e2e.topic_conformance import PRODUCE, Topics, partition_of, refusal, topic_server
+from tests.e2e.topic_conformance import PRODUCE, Topics, partition_of, refusal, short, topic_server
 
 KEYS = ["", "0", "42", "a", "ä", "漢字 🦆", "e\u0301", "x" * 500, " ", "\x00", "null", "line\nline", '"quoted"']
 
@@ -60,7 +60,7 @@ def test_a_string_that_is_no_base64(topics: Topics, text: str) -> None:
     "value",
     [None, True, False, 0, -1, 2**63, 0.1, 1e300, [], {}, [1, [2, [3]]], {"b": 1, "a": {"ü": "漢 🦆", "": None}},
      {"text": "line\nline \"q\" \\ \u2028"}],
-    ids=str,
+    ids=short,
 )  # fmt: skip
 def test_any_other_value_becomes_its_json_text(topics: Topics, value: Any) -> None:
     topic = topics.topic()
@@ -150,7 +150,7 @@ def test_offsets_go_on_without_a_gap(topics: Topics) -> None:
         None,
         1,
     ],
-    ids=str,
+    ids=short,
 )
 def test_all_or_nothing(topics: Topics, messages: Any) -> None:
     topic = topics.topic(partitions=2)

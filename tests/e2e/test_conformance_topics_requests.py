@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conformance import Roles, Visitor, error, roles_of
-from tests.e2e.topic_conformance import ACK, CONSUME, PRODUCE, Topics, refusal, topic_server
+from tests.e2e.topic_conformance import ACK, CONSUME, PRODUCE, Topics, refusal, short, topic_server
 
 PATHS = [CONSUME, ACK, PRODUCE]
 DEEP = 20_000
@@ -165,7 +165,7 @@ def test_json_content_types_that_clients_send(topics: Topics, path: str) -> None
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
-    "name", [None, 1, "", [], {}, True, "x" * 100_000, "app.\x00", "app.ü", 'app."t"', "app.", "."]
+    "name", [None, 1, "", [], {}, True, "x" * 100_000, "app.\x00", "app.ü", 'app."t"', "app.", "."], ids=short
 )
 def test_names_that_are_no_topic(topics: Topics, path: str, name: Any) -> None:
     found = refusal(topics.client.post(path, json=good(name)[path]))

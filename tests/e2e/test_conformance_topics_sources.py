@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.conformance import error
 from tests.e2e.live_conformance import member
-from tests.e2e.topic_conformance import Message, Topics, partition_of, topic_server
+from tests.e2e.topic_conformance import Message, Topics, partition_of, short, topic_server
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_keys_decide_the_partition(topics: Topics) -> None:
         ("b TEXT, a INT, PRIMARY KEY (a, b)", "'x', 7", [7, "x"]),
         ("a BIGINT, b BIGINT, c TEXT, PRIMARY KEY (a, b, c)", "1, -2, ''", [1, -2, ""]),
     ],
-    ids=str,
+    ids=short,
 )
 def test_keys_as_text(topics: Topics, columns: str, values: str, key: Any) -> None:
     topic, table = topics.topic(partitions=7), topics.table(columns)

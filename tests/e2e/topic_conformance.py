@@ -96,6 +96,11 @@ def partition_of(key: str, partitions: int) -> int:
     return xxhash.xxh64_intdigest(key.encode(), seed=0) % partitions
 
 
+def short(value: object) -> str:
+    """A name of a parameter that is not as long as it may be."""
+    return str(value)[:40]
+
+
 def key_for(partition: int, partitions: int, prefix: str = "k") -> str:
     """Some key that belongs to a partition."""
     return next(key for key in (f"{prefix}{each}" for each in count()) if partition_of(key, partitions) == partition)
