@@ -51,7 +51,8 @@ def test_acks_are_cumulative_and_never_go_back(topics: Topics, six: str) -> None
 def test_an_ack_beyond_the_end_is_refused(topics: Topics, six: str, upto: int) -> None:
     topics.consume(six, "g", limit=2)
     found = topics.refused(ACK, topic_id=six, group_id="g", upto_offset=upto)
-    assert (found.status, found.code) == (400, "INVALID_INPUT")
+    assert (found.status, found.code) == (410, "OFFSET_OUT_OF_RANGE")
+    assert found.fields == {"first_offset": 0, "next_offset": 6, "partition_id": 0}
     assert topics.committed(six, "g").get(0, -1) == -1
     assert topics.consume(six, "g").offsets == [2, 3, 4, 5]
 

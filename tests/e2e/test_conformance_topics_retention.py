@@ -140,7 +140,7 @@ def test_retention_that_is_set_later(topics: Topics, quiet: str) -> None:
     topics.fill(topic, 6)
     topics.server.sql(f"ALTER TOPIC {topic} SET RETENTION (seconds = 1)")
     assert first_offset(topics, topic, quiet, 6) == 6
-    assert topics.refused(ACK, topic_id=topic, group_id="g", upto_offset=6).code == "INVALID_INPUT"
+    assert topics.refused(ACK, topic_id=topic, group_id="g", upto_offset=6).code == "OFFSET_OUT_OF_RANGE"
 
 
 def test_space_is_given_back(topics: Topics, quiet: str) -> None:

@@ -279,7 +279,9 @@ class Topics:
         body = answer.json()
         assert set(body) == {"success", "acknowledged_offset"}
         assert body["success"] is True
-        return _whole(body["acknowledged_offset"])
+        found: int = body["acknowledged_offset"]
+        assert type(found) is int or (found is None and upto is None), "null: nothing was acknowledged yet"
+        return found
 
     def produce(self, topic: str, *messages: Any) -> list[tuple[int, int]]:
         """Produce; fails unless it is a success. Partition and offset of each message."""
