@@ -185,9 +185,8 @@ def never_after_the_ack(history: History) -> Iterator[str]:
     for group in history.groups:
         deliveries = [each for each in history.deliveries if each.group == group]
         since: dict[Place, Ack] = {}
-        answered = [each for each in history.acks if each.group == group and each.answered is not None]
-        for place, ack in covered(deliveries, answered):
-            if place not in since or (ack.answered or 0) < (since[place].answered or 0):
+        for place, ack in covered(deliveries, [each for each in history.acks if each.group == group]):
+            if ack.answered is not None and (place not in since or ack.answered < (since[place].answered or 0)):
                 since[place] = ack
         for each in deliveries:
             known = since.get(each.entry.place)

@@ -118,6 +118,7 @@ class Consumer:
                 sent,
                 self._history.tick() if known else None,
                 answer.body["acknowledged_offset"] if known else None,
+                released=part,
             )
         )
         if not known:

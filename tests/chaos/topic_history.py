@@ -62,7 +62,10 @@ class Delivery(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """One acknowledgement. `answered` and `acknowledged` are None when no answer came."""
+    """One acknowledgement. `answered` and `acknowledged` are None when no answer came.
+
+    `released`: the consumer gave the rest of what it held in the partition back with it.
+    """
 
     group: str
     consumer: str
@@ -71,6 +74,7 @@ class Ack(NamedTuple):
     sent: int
     answered: int | None
     acknowledged: int | None
+    released: bool = False
 
 
 class Committed(NamedTuple):
@@ -145,18 +149,29 @@ class History:
         """What acknowledgements that were answered have covered so far."""
         with self._lock:
             deliveries = [each for each in self.deliveries if each.group == group]
-            acks = [each for each in self.acks if each.group == group and each.answered is not None]
-        return {place for place, _ in covered(deliveries, acks)}
+            acks = [each for each in self.acks if each.group == group]
+        return {place for place, ack in covered(deliveries, acks) if ack.answered is not None}
 
 
 def covered(deliveries: Sequence[Delivery], acks: Sequence[Ack]) -> list[tuple[Place, Ack]]:
-    """What each acknowledgement of one group covers: what its consumer had been handed, up to its offset."""
-    held: dict[tuple[str, int], list[Delivery]] = {}
+    """What each acknowledgement of one group covers: what its consumer holds, up to its offset.
+
+    It holds what it was handed since it last gave something back in this partition. Its claims have not expired: a
+    consumer of ours acknowledges in time or not at all.
+    """
+    handed: dict[tuple[str, int], list[Delivery]] = {}
     for delivery in deliveries:
-        held.setdefault((delivery.consumer, delivery.entry.partition), []).append(delivery)
-    return [
-        (delivery.entry.place, ack)
-        for ack in acks
-        for delivery in held.get((ack.consumer, ack.partition), ())
-        if delivery.entry.offset <= ack.upto and delivery.received < ack.sent
-    ]
+        handed.setdefault((delivery.consumer, delivery.entry.partition), []).append(delivery)
+    found: list[tuple[Place, Ack]] = []
+    given_back: dict[tuple[str, int], int] = {}
+    for ack in sorted(acks, key=lambda each: each.sent):
+        holder = (ack.consumer, ack.partition)
+        since = given_back.get(holder, 0)
+        found += [
+            (delivery.entry.place, ack)
+            for delivery in handed.get(holder, ())
+            if delivery.entry.offset <= ack.upto and since < delivery.received < ack.sent
+        ]
+        if ack.released:
+            given_back[holder] = ack.sent
+    return found

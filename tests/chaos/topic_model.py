@@ -134,7 +134,10 @@ class Model:
             claims.acknowledged.add(offset)
             del claims.held[offset]
         told = max(mine[-1], claims.committed)
-        ack = Ack(group, consumer, partition, mine[-1], sent, self.history.tick(), told)
+        released = half and not self.calm
+        for offset in [offset for offset, holder in claims.held.items() if released and holder == consumer]:
+            del claims.held[offset]
+        ack = Ack(group, consumer, partition, mine[-1], sent, self.history.tick(), told, released)
         if not self.calm and self.chance.random() < 0.1:
             ack = ack._replace(answered=None, acknowledged=None)
         self.history.acknowledge(ack)

@@ -93,15 +93,14 @@ def test_partitions(topics: Topics, partitions: int) -> None:
         "CREATE TOPIC app.t{n} PARTITIONS 1.5", "CREATE TOPIC app.t{n} PARTITIONS 'x'",
         "CREATE TOPIC app.t{n} PARTITIONS 1000000000", "CREATE TOPIC app.t{n} PARTITIONS 99999999999999999999999",
         "CREATE TOPIC app.t{n} PARTITIONS", "CREATE TOPIC", "CREATE TOPIC unqualified{n}", "CREATE TOPIC a.b.c",
-        "CREATE TOPIC nowhere.t", "CREATE TOPIC system.t", 'CREATE TOPIC app.""', "CREATE TOPIC app.t{n} WITH ()",
+        "CREATE TOPIC nowhere.t", 'CREATE TOPIC app.""', "CREATE TOPIC app.t{n} WITH ()",
         "CREATE TOPIC app.t{n} WITH (retention_seconds = -1)", "CREATE TOPIC app.t{n} WITH (retention_bytes = 'x')",
         "CREATE TOPIC app.t{n} WITH (nosuch = 1)", "CREATE TOPIC app.t{n} WITH (max_deliveries = -1)",
-        "CREATE TOPIC app.t{n} WITH (max_deliveries = 1, dead_letter_topic = 'app.nosuch')",
         "CREATE TOPIC app.t{n} WITH (max_deliveries = 1, dead_letter_topic = 'app.t{n}')",
         "CREATE TOPIC app.there", "DROP TOPIC app.nosuch", "CLEAR TOPIC app.nosuch", "DROP TOPIC", "CLEAR TOPIC",
         "ALTER TOPIC app.nosuch ADD SOURCE app.src ON INSERT", "ALTER TOPIC app.there ADD SOURCE app.nosuch ON INSERT",
         "ALTER TOPIC app.there ADD SOURCE app.src", "ALTER TOPIC app.there ADD SOURCE app.src ON SELECT",
-        "ALTER TOPIC app.there ADD SOURCE app.src ON INSERT", "ALTER TOPIC app.there ADD SOURCE system.users ON INSERT",
+        "ALTER TOPIC app.there ADD SOURCE app.src ON INSERT",
         "ALTER TOPIC app.there ADD SOURCE app.src ON UPDATE WITH (payload = 'half')",
         "ALTER TOPIC app.there ADD SOURCE app.src ON UPDATE WITH (nosuch = 'full')",
         "ALTER TOPIC app.there ADD SOURCE app.src ON UPDATE WHERE",
@@ -132,7 +131,7 @@ def test_mistakes(topics: Topics, sql: str) -> None:
     found = error(topics.server.post(sql.replace("{n}", str(next(NAMES)))))
     assert found.status in {400, 404} or found[:2] == (410, "OFFSET_OUT_OF_RANGE"), found
     assert found.code in {"INVALID_SQL", "SQL_EXECUTION_ERROR", "TABLE_NOT_FOUND", "NOT_FOUND", "INVALID_PARAMETER",
-                          "INVALID_INPUT", "OFFSET_OUT_OF_RANGE"}, found  # fmt: skip
+                          "INVALID_INPUT", "OFFSET_OUT_OF_RANGE", "TOPIC_NOT_FOUND", "UNSUPPORTED"}, found  # fmt: skip
     assert "Traceback" not in found.message
     after = topics.server.rows("SELECT topic_id, partitions, CAST(routes AS TEXT) FROM system.topics ORDER BY 1")
     assert after == definitions
@@ -293,6 +292,22 @@ def test_publish(topics: Topics) -> None:
 
 
 # --- rights -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sql", ["CREATE TOPIC system.t", "ALTER TOPIC {} ADD SOURCE system.users ON INSERT"])
+def test_system_is_nobodys(topics: Topics, sql: str) -> None:
+    assert error(topics.server.post(sql.format(topics.topic())))[:2] == (403, "PERMISSION_DENIED")
+
+
+def test_a_dead_letter_topic_that_is_not_there_is_made_when_it_is_needed(topics: Topics) -> None:
+    named, unnamed = f"app.letters{next(NAMES)}", topics.topic(max_deliveries=1)
+    topic = topics.topic(max_deliveries=1, dead_letter_topic=named)
+    for name, dead in ((topic, named), (unnamed, f"{unnamed}_dead_letter")):
+        topics.fill(name, 1)
+        topics.consume(name, "g", consumer_id="a")
+        topics.ack(name, "g", None, consumer_id="a", release=True)
+        assert topics.consume(name, "g").messages == []
+        assert [each.origin and each.origin["topic_id"] for each in topics.read(dead)] == [name]
 
 
 @pytest.mark.parametrize(
