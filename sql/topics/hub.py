@@ -10,8 +10,10 @@ read; when the server dies between the two, they are delivered again after their
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from sql.errors import Overloaded
 from sql.services import Services
@@ -24,7 +26,7 @@ from storage.errors import UnknownTopic
 from storage.reading import Reader
 from storage.snapshots import Snapshot
 from storage.topic_definitions import TopicDef
-from storage.topic_groups import decode_state, group_key, is_available
+from storage.topic_groups import IsGone, decode_state, group_key, is_available
 from storage.topic_log import Bounds, bounds, extent
 from storage.topic_positions import GroupPosition, message_count
 from storage.topic_staging import TopicNews
@@ -39,8 +41,10 @@ from storage.topic_writes import (
     check_partition,
     claim,
     produce,
+    release_all,
     standing,
     topic_named,
+    undeliver,
     wish_of,
 )
 from storage.writer import WriteTransaction
@@ -121,6 +125,8 @@ class TopicHub:
         until = loop.time() + request.timeout
         while True:
             look = await self._look(request)
+            if request.group is None and request.positions is None:
+                request = msgspec.structs.replace(request, positions=look.positions)
             if look.is_worthwhile:
                 batch = await self._take(request)
                 place = look.topic_id, request.group
@@ -170,7 +176,7 @@ class TopicHub:
         topic = _topic(snapshot.catalog, request)
         numbers = _partitions(topic, request.partition)
         if request.group is None:
-            positions = {n: begin_offset(topic, n, request.start, _bounds(reader, topic, n)) for n in numbers}
+            positions = _positions(request, topic, {n: _bounds(reader, topic, n) for n in numbers})
             behind = any(position < _bounds(reader, topic, number).next for number, position in positions.items())
             return Look(topic.topic_id, behind, positions, None)
         claim_request = self._claim_request(request)
@@ -208,7 +214,11 @@ class TopicHub:
                     messages = self._read(snapshot, topic, result.claimed)
         if messages is None:
             messages = await self._workers.run(lambda: self._read_now(topic, result.claimed), self._control())
-        return Batch(messages, result.has_more, result.positions)
+        fitting = _fitting(messages, request.max_bytes)
+        if fitting == len(messages):
+            return Batch(messages, result.has_more, result.positions)
+        await self._engine.commit(_given_back(topic, request, messages[fitting:]))
+        return _shortened(messages, fitting, result)
 
     def _claim_request(self, request: ConsumeRequest) -> ClaimRequest:
         assert request.group is not None
@@ -235,8 +245,12 @@ class TopicHub:
             return self.read(request)
         claim_request = self._claim_request(request)
         topic, result = self._engine.commit_sync(lambda wtxn: _claimed(wtxn, request, claim_request))
-        messages = self._read_now(topic, result.claimed) if result.claimed else ()
-        return Batch(messages, result.has_more, result.positions)
+        messages = self._read_now(topic, result.claimed) if result.claimed else []
+        fitting = _fitting(messages, request.max_bytes)
+        if fitting == len(messages):
+            return Batch(messages, result.has_more, result.positions)
+        self._engine.commit_sync(_given_back(topic, request, messages[fitting:]))
+        return _shortened(messages, fitting, result)
 
     def read(self, request: ConsumeRequest) -> Batch:
         """Messages from the request's start on, for nobody in particular."""
@@ -244,7 +258,11 @@ class TopicHub:
             with snapshot.reading() as reader:
                 topic = _topic(snapshot.catalog, request)
                 ranges, positions, more = _ranges(reader, topic, request)
-            return Batch(self._read(snapshot, topic, ranges), more, positions)
+            messages = self._read(snapshot, topic, ranges)
+            fitting = _fitting(messages, request.max_bytes)
+            for message in reversed(messages[fitting:]):
+                positions[message.partition] = message.offset
+            return Batch(messages[:fitting], more or fitting < len(messages), positions)
 
     def _read_now(self, topic: TopicDef, ranges: Sequence[Claimed]) -> list[Message]:
         with self._engine.snapshot(purpose="reading messages") as snapshot:
@@ -266,13 +284,28 @@ class TopicHub:
         return await self._engine.commit(work, weight=max(1, len(messages) // 8))
 
     async def acknowledge(
-        self, namespace: str, topic: str, group: str, partition: int, upto: int | None, holder: str, *, back: bool
+        self,
+        namespace: str,
+        topic: str,
+        group: str,
+        partition: int | None,
+        upto: int | None,
+        holder: str,
+        *,
+        back: bool,
+        is_gone: IsGone,
     ) -> int:
-        """Acknowledge durably; see `storage.topic_writes.acknowledge_upto`."""
+        """Acknowledge durably; see `storage.topic_writes.acknowledge_upto`.
+
+        Without a partition (and an offset) the holder's claims in all of them are given back.
+        """
 
         def work(wtxn: WriteTransaction) -> int:
             found = topic_named(wtxn, namespace, topic)
-            return acknowledge_upto(wtxn, found, group, partition, upto, holder, back=back)
+            if partition is None:
+                release_all(wtxn, found, group, holder)
+                return -1
+            return acknowledge_upto(wtxn, found, group, partition, upto, holder, back=back, is_gone=is_gone)
 
         return await self._engine.commit(work)
 
@@ -290,6 +323,32 @@ def _claimed(
 ) -> tuple[TopicDef, ClaimResult]:
     topic = topic_named(wtxn, request.namespace, request.topic)
     return topic, claim(wtxn, topic, claim_request)
+
+
+def _fitting(messages: Sequence[Message], max_bytes: int) -> int:
+    """How many of the messages may be answered; claims go by estimates, as payloads are made when they are read."""
+    left = max_bytes
+    for count, message in enumerate(messages):
+        left -= len(message.payload)
+        if left < 0 and count:
+            return count
+    return len(messages)
+
+
+def _given_back(
+    topic: TopicDef, request: ConsumeRequest, messages: Sequence[Message]
+) -> Callable[[WriteTransaction], None]:
+    assert request.group is not None
+    group = request.group
+    ranges = [Claimed(message.partition, message.offset, message.offset, 0) for message in messages]
+    return lambda wtxn: undeliver(wtxn, topic.topic_id, group, request.holder, ranges)
+
+
+def _shortened(messages: Sequence[Message], fitting: int, result: ClaimResult) -> Batch:
+    positions = dict(result.positions)
+    for message in reversed(messages[fitting:]):
+        positions[message.partition] = message.offset
+    return Batch(messages[:fitting], True, positions)
 
 
 def _topic(catalog: Catalog, request: ConsumeRequest) -> TopicDef:
@@ -310,11 +369,18 @@ def _bounds(reader: Reader, topic: TopicDef, partition: int) -> Bounds:
     return bounds(reader, topic.topic_id, partition, topic.cleared_below(partition))
 
 
+def _positions(request: ConsumeRequest, topic: TopicDef, places: Mapping[int, Bounds]) -> dict[int, int]:
+    """Where a read without a group begins: where it stands already, else where its start says."""
+    if request.positions is not None:
+        return dict(request.positions)
+    return {number: begin_offset(topic, number, request.start, found) for number, found in places.items()}
+
+
 def _ranges(reader: Reader, topic: TopicDef, request: ConsumeRequest) -> tuple[list[Claimed], dict[int, int], bool]:
     """What a read without a group gives: ranges of partitions, where they end, whether there is more."""
     numbers = _partitions(topic, request.partition)
     places = {number: _bounds(reader, topic, number) for number in numbers}
-    positions = {number: begin_offset(topic, number, request.start, found) for number, found in places.items()}
+    positions = _positions(request, topic, places)
     ready = [number for number in numbers if positions[number] < places[number].next]
     left, room = request.limit, request.max_bytes
     ranges: list[Claimed] = []
@@ -323,7 +389,12 @@ def _ranges(reader: Reader, topic: TopicDef, request: ConsumeRequest) -> tuple[l
             break
         share = max(1, left // (len(ready) - place))
         last = min(positions[number] + share, places[number].next) - 1
-        last, used = extent(reader, topic.topic_id, number, positions[number], last, max(room, 1))
+        end, used = extent(reader, topic.topic_id, number, positions[number], last, room)
+        if end < positions[number]:
+            if ranges:
+                break
+            end = positions[number]
+        last = end
         ranges.append(Claimed(number, positions[number], last, 0))
         left -= last + 1 - positions[number]
         room -= used
