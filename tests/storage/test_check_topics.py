@@ -131,7 +131,11 @@ def empty_between(txn: lmdb.Transaction, dbs: Databases, planted: Planted) -> No
     key, value = second(txn, dbs, planted)
     head = read_head(value)
     txn.delete(entry_key(planted.topic.topic_id, 0, 0), db=dbs.topics)
-    txn.put(key[:-8] + (int.from_bytes(key[-8:], "big") - 1).to_bytes(8, "big"), empty_entry(0, head.first_us), db=dbs.topics)
+    txn.put(
+        key[:-8] + (int.from_bytes(key[-8:], "big") - 1).to_bytes(8, "big"),
+        empty_entry(0, head.first_us),
+        db=dbs.topics,
+    )
 
 
 def back_in_time(txn: lmdb.Transaction, dbs: Databases, planted: Planted) -> None:

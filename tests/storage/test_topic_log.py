@@ -63,9 +63,7 @@ class Shown(NamedTuple):
 
 def seq_arrays(low: int = 1) -> st.SearchStrategy[list[int]]:
     steps = st.lists(st.integers(1, 3) | st.integers(1, 2**20), min_size=1, max_size=30)
-    return st.tuples(st.integers(low, 2**40), steps).map(
-        lambda drawn: np.cumsum([drawn[0], *drawn[1][1:]]).tolist()
-    )
+    return st.tuples(st.integers(low, 2**40), steps).map(lambda drawn: np.cumsum([drawn[0], *drawn[1][1:]]).tolist())
 
 
 @st.composite

@@ -239,7 +239,11 @@ def test_an_expired_claim_is_handed_out_in_parts(engine: StorageEngine, clock: J
     state = state_of(engine, topic)
     assert state is not None
     held = [(offset, c.holder) for c in state.claims for offset in range(c.first, c.last + 1)]
-    assert held == [*((n, "=b") for n in range(3)), *((n, "=c") for n in range(3, 6)), *((n, "=d") for n in range(6, 10))]
+    assert held == [
+        *((n, "=b") for n in range(3)),
+        *((n, "=c") for n in range(3, 6)),
+        *((n, "=d") for n in range(6, 10)),
+    ]
 
 
 def test_bytes_bound_what_is_handed_out_but_one_message_always_comes(engine: StorageEngine) -> None:
