@@ -1,4 +1,4 @@
-"""The message log against a list: whatever is appended is read back at its offset, in any slices, after reopening too."""
+"""The message log against a list: what is appended is read back at its offset, in any slices, after reopening too."""
 
 from __future__ import annotations
 

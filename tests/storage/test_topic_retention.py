@@ -488,7 +488,7 @@ def test_what_is_delivered_in_vain_goes_to_the_dead_letters(engine: StorageEngin
     assert dead is not None
     assert dead.max_deliveries == NEVER
     assert [(m.key, m.payload, m.origin) for m in messages_of(engine, dead)] == [
-        *(("k%d" % n, b"%d" % n, Origin("app.t", 0, n, 2)) for n in range(3)),
+        *((f"k{n}", b"%d" % n, Origin("app.t", 0, n, 2)) for n in range(3)),
         ("5", b"[5,null,50]", Origin("app.t", 0, 3, 2)),
     ]
     produce_sync(engine, topic, 1)
