@@ -48,8 +48,6 @@ class ConsumeRequest(msgspec.Struct, frozen=True, kw_only=True):
     visibility: float = 60.0
     holder: str = ""
     ordered: bool = False
-    positions: dict[int, int] | None = None
-    """Without a group: where the partitions are read on, once that is known."""
 
 
 class Batch(NamedTuple):

@@ -243,14 +243,13 @@ GroupMachine.TestCase.settings = settings(
 )
 TestGroup = GroupMachine.TestCase
 
+OFFSETS = st.integers(0, 2**60)
 STATES = st.builds(
     GroupState,
     st.integers(0, 2**60),
     st.integers(-1, 2**60),
     st.lists(
-        st.builds(
-            Claim, st.integers(0, 2**60), st.integers(0, 2**60), st.integers(0, 2**60), st.integers(1, 9), st.text()
-        )
+        st.builds(Claim, OFFSETS, OFFSETS, OFFSETS, st.integers(1, 9), st.text()),
     ).map(tuple),
     st.text(max_size=20),
     st.integers(0, 2**60),
