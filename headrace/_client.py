@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,17 +13,21 @@ import httpx
 import msgspec
 
 from headrace._answers import ColumnAnswer, IngestAnswer, SqlAnswer, User, parse
+from headrace._consumption import Consumption, close_all
 from headrace._exceptions import ClientClosed, ConnectionFailed, HeadraceError, InvalidAnswer
 from headrace._http import HttpConnection
 from headrace._ingest import Rows, ingest_body
 from headrace._live import LiveRows, LiveStream, OnChange
-from headrace._live_connection import ConnectionState, LiveConnection, LiveSettings
+from headrace._live_connection import LiveConnection
 from headrace._live_messages import LiveOptions
+from headrace._live_settings import ConnectionState, LiveSettings
 from headrace._live_state import LiveState
 from headrace._live_subscription import Subscription
 from headrace._requests import Requests
 from headrace._result import Result, to_pandas, to_polars
 from headrace._session import Session
+from headrace._topic_requests import TopicRequests
+from headrace._topics import Topic
 from headrace._values import Row, encode_value
 
 if TYPE_CHECKING:
@@ -85,6 +89,8 @@ class AsyncClient:
             on_connect=on_connect,
             on_disconnect=on_disconnect,
         )
+        self._topics = TopicRequests(self._requests)
+        self._consumptions: set[Consumption] = set()
         self._closed = False
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -114,8 +120,9 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End all live queries and close all connections; may be called again. The session on the server lives on."""
+        """End all live queries and consumers, close all connections. May be called again; the session lives on."""
         self._closed = True
+        await close_all(self._consumptions)
         await self._live.aclose()
         await self._http.aclose()
 
@@ -202,9 +209,9 @@ class AsyncClient:
     ) -> AsyncGenerator[list[Row]]:
         """As `stream`, but as many rows at a time as have come. Raises as `stream` does."""
         decode = msgspec.json.Decoder(dict[str, Any]).decode_lines
-        async with self._stream(NDJSON, sql, params, namespace) as chunks:
+        async with self._stream(NDJSON, sql, params, namespace) as response:
             rest = b""
-            async for chunk in chunks:
+            async for chunk in response.aiter_bytes():
                 lines, end, rest = (rest + chunk).rpartition(b"\n")
                 if end:
                     yield decode(lines)
@@ -222,8 +229,8 @@ class AsyncClient:
         from headrace._arrow import batches_from_stream
 
         async with (
-            self._stream(ARROW_STREAM, sql, params, namespace) as chunks,
-            aclosing(batches_from_stream(chunks)) as batches,
+            self._stream(ARROW_STREAM, sql, params, namespace) as response,
+            aclosing(batches_from_stream(response.aiter_bytes())) as batches,
         ):
             async for batch in batches:
                 yield batch
@@ -235,10 +242,7 @@ class AsyncClient:
         asynchronous one), or a table or batch of pyarrow, or a DataFrame. Raises SqlError naming the row that does
         not fit.
         """
-        before, dot, name = table.rpartition(".")
-        space = before if dot else namespace or self.namespace
-        if not space:
-            raise ValueError(f"'{table}' needs a namespace: 'namespace.{table}', or namespace=")
+        space, name = self._qualified(table, namespace)
         content_type, body = ingest_body(rows)
         path = f"/v1/api/ingest/{quote(space, safe='')}/{quote(name, safe='')}"
         response = await self._requests.send("POST", path, body, {"Content-Type": content_type})
@@ -306,6 +310,12 @@ class AsyncClient:
 
         return LiveRows(subscription, sql, columns, on_change)
 
+    # --- topics -------------------------------------------------------------------------------------------------------
+
+    def topic(self, name: str) -> Topic:
+        """A topic to produce to and to consume from: `namespace.topic`, or a name in `namespace`. Raises ValueError."""
+        return Topic(self._topics, ".".join(self._qualified(name)), self._consumptions)
+
     # --- parts --------------------------------------------------------------------------------------------------------
 
     def _subscription(
@@ -333,9 +343,17 @@ class AsyncClient:
 
     def _stream(
         self, accept: str, sql: str, params: Params, namespace: str | None
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    ) -> AbstractAsyncContextManager[httpx.Response]:
         headers = {"Content-Type": "application/json", "Accept": accept}
         return self._requests.stream("POST", "/v1/api/sql", self._body(sql, params, namespace), headers)
+
+    def _qualified(self, written: str, namespace: str | None = None) -> tuple[str, str]:
+        """The namespace and the name of what is written with both, or in the client's namespace. Raises ValueError."""
+        before, dot, name = written.rpartition(".")
+        space = before if dot else namespace or self.namespace
+        if not space:
+            raise ValueError(f"'{written}' needs a namespace: 'namespace.{written}', or that of the client")
+        return space, name
 
     def _check_open(self) -> None:
         if self._closed:

@@ -5,6 +5,8 @@ HeadraceError                    code, status and request_id of the answer, wher
 ├── ConnectionFailed             no answer: nobody listens, the connection was cut, TLS failed
 │   └── RequestTimedOut          no answer in time
 ├── InvalidAnswer                an answer that is not of the protocol
+├── ClaimLost                    an acknowledgement of a message that was given back to its group
+├── DigestMismatch               a downloaded file is not the one that its FileRef names
 ├── UnexpectedRows               `Result.one()` or `scalar()` of a result that has another shape
 ├── ResponseError                the server answered with an error
 │   ├── AuthenticationFailed     401, 428: wrong password, a token that ended, a locked account, no set-up yet
@@ -13,6 +15,11 @@ HeadraceError                    code, status and request_id of the answer, wher
 │   ├── Unavailable              503: overloaded, stopping, or storage is being opened anew; `retry_after` if known
 │   ├── ServerFault              other 5xx: a defect (its log has the request id), or a full disk (507)
 │   ├── RequestRefused           other 4xx: a body too large, an unknown route, rows that cannot be ingested
+│   │   ├── TopicNotFound        NOT_FOUND of a topic
+│   │   ├── OffsetOutOfRange     OFFSET_OUT_OF_RANGE; first_offset, next_offset and partition
+│   │   ├── MessageTooLarge      MESSAGE_TOO_LARGE
+│   │   ├── FileNotFound         404 of a download: no such file, or no row any more that refers to it
+│   │   └── FileRefused          FILE_TOO_LARGE, TOO_MANY_FILES, INVALID_MIME_TYPE, MISSING_FILE, EXTRA_FILE
 │   └── SqlError                 line, column, details, statement and applied
 │       ├── InvalidSql           INVALID_SQL, EMPTY_SQL, BATCH_PARSE_ERROR
 │       ├── InvalidParameter     INVALID_PARAMETER
@@ -63,6 +70,17 @@ class InvalidAnswer(HeadraceError):
     """The server, or something in its place, sent what the protocol does not have."""
 
 
+class ClaimLost(HeadraceError):
+    """The message is not this consumer's any more: it was given back to the group, and comes again.
+
+    A connection failed under a poll, or the consumer was closed.
+    """
+
+
+class DigestMismatch(HeadraceError):
+    """The bytes of a download are not those that the FileRef names, by their SHA-256 or by their number."""
+
+
 class UnexpectedRows(HeadraceError):
     """A result does not have exactly the row or column that was asked for."""
 
@@ -106,6 +124,47 @@ class ServerFault(ResponseError):
 
 class RequestRefused(ResponseError):
     """The request itself is not one that the server takes."""
+
+
+class TopicNotFound(RequestRefused):
+    """There is no such topic."""
+
+
+class OffsetOutOfRange(RequestRefused):
+    """The topic does not have the offset that the group would go on from: retention removed it, or it is yet to come.
+
+    `RESET CONSUMER GROUP` moves the group. `first_offset` is the oldest message that is there, `next_offset` that of
+    the next one to be written.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        first_offset: int | None = None,
+        next_offset: int | None = None,
+        partition: int | None = None,
+    ) -> None:
+        super().__init__(message, code=code, status=status, request_id=request_id, retry_after=retry_after)
+        self.first_offset = first_offset
+        self.next_offset = next_offset
+        self.partition = partition
+
+
+class MessageTooLarge(RequestRefused):
+    """A message is larger than the server takes; none of the call was produced."""
+
+
+class FileNotFound(RequestRefused):
+    """There is no such file, or no row any more that refers to it and that the caller may read."""
+
+
+class FileRefused(RequestRefused):
+    """A file is too large, of a type that is not allowed, missing, or one too many; nothing was stored."""
 
 
 class SqlError(ResponseError):
@@ -193,6 +252,19 @@ SQL_ERRORS: dict[str, type[SqlError]] = {
     "TRANSACTION_CONFLICT": TransactionConflict,
 }
 """The exception of each code of an SQL answer."""
+
+
+REFUSALS: dict[str, type[RequestRefused]] = {
+    "OFFSET_OUT_OF_RANGE": OffsetOutOfRange,
+    "MESSAGE_TOO_LARGE": MessageTooLarge,
+    "FILE_NOT_FOUND": FileNotFound,
+    "FILE_TOO_LARGE": FileRefused,
+    "TOO_MANY_FILES": FileRefused,
+    "INVALID_MIME_TYPE": FileRefused,
+    "MISSING_FILE": FileRefused,
+    "EXTRA_FILE": FileRefused,
+}
+"""The exception of each code about topics and files, on any route."""
 
 
 def response_error_type(status: int) -> type[ResponseError]:

@@ -27,9 +27,10 @@ class HttpConnection:
         verify: ssl.SSLContext | bool,
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
+        self._timeout = httpx.Timeout(timeout, connect=CONNECT_SECONDS)
         self._client = httpx.AsyncClient(
             base_url=url,
-            timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS),
+            timeout=self._timeout,
             verify=verify,
             transport=transport,
             headers={"User-Agent": "headrace-python", "Accept": "application/json"},
@@ -44,27 +45,34 @@ class HttpConnection:
         *,
         content: bytes | AsyncIterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        patience: float = 0.0,
     ) -> httpx.Response:
-        """Send a request and read its answer. Raises ResponseError, ConnectionFailed."""
+        """Send a request and read its answer; `patience`: seconds that the server was asked to wait with it.
+
+        Raises ResponseError, ConnectionFailed.
+        """
         self._check_open()
+        timeout = self._timeout
+        if patience and timeout.read is not None:
+            timeout = httpx.Timeout(timeout, read=timeout.read + patience)
         with _failures(method, path):
-            response = await self._client.request(method, path, content=content, headers=headers)
+            response = await self._client.request(method, path, content=content, headers=headers, timeout=timeout)
         if response.is_error:
             raise error_of(response)
         return response
 
     @asynccontextmanager
     async def stream(
-        self, method: str, path: str, *, content: bytes, headers: Mapping[str, str]
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Send a request and read its answer bit by bit. Raises ResponseError before the first, ConnectionFailed."""
+        self, method: str, path: str, *, content: bytes | None, headers: Mapping[str, str]
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request; its answer, to be read bit by bit. Raises ResponseError before that, ConnectionFailed."""
         self._check_open()
         with _failures(method, path):
             async with self._client.stream(method, path, content=content, headers=headers) as response:
                 if response.is_error:
                     await response.aread()
                     raise error_of(response)
-                yield response.aiter_bytes()
+                yield response
 
     async def aclose(self) -> None:
         """Close all connections."""

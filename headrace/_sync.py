@@ -13,10 +13,11 @@ from headrace._client import DEFAULT_URL, AsyncClient, Params
 from headrace._exceptions import ClientClosed
 from headrace._ingest import Rows
 from headrace._live import LiveRows, LiveStream
-from headrace._live_connection import ConnectionState
 from headrace._live_events import LiveEvent
+from headrace._live_settings import ConnectionState
 from headrace._portal import Portal
 from headrace._result import Column, Result
+from headrace._sync_topics import SyncTopic
 from headrace._values import Row
 
 if TYPE_CHECKING:
@@ -131,6 +132,10 @@ class Client:
     def live_rows(self, sql: str, params: Params = None, **options: Any) -> SyncLiveRows:
         """See AsyncClient.live_rows."""
         return SyncLiveRows(self._portal, self._portal.call(lambda: self._client.live_rows(sql, params, **options)))
+
+    def topic(self, name: str) -> SyncTopic:
+        """See AsyncClient.topic."""
+        return SyncTopic(self._portal, self._client.topic(name))
 
     def _iterate(self, source: AsyncGenerator[T]) -> Iterator[T]:
         try:
