@@ -377,10 +377,7 @@ class Consumption:
 async def close_all(open_ones: set[Consumption]) -> None:
     """End consumers whose client is closed."""
     ending = list(open_ones)
-    for each, failure in zip(ending, await _failures_of(each.close() for each in ending), strict=True):
+    failures = await asyncio.gather(*(each.close() for each in ending), return_exceptions=True)
+    for each, failure in zip(ending, failures, strict=True):
         if failure is not None:
             log.warning("%s was not ended cleanly: %s", each, failure)
-
-
-async def _failures_of(works: Iterable[Coroutine[Any, Any, None]]) -> list[BaseException | None]:
-    return await asyncio.gather(*works, return_exceptions=True)

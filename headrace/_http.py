@@ -54,7 +54,8 @@ class HttpConnection:
         self._check_open()
         timeout = self._timeout
         if patience and timeout.read is not None:
-            timeout = httpx.Timeout(timeout, read=timeout.read + patience)
+            read = timeout.read + patience
+            timeout = httpx.Timeout(connect=timeout.connect, read=read, write=timeout.write, pool=timeout.pool)
         with _failures(method, path):
             response = await self._client.request(method, path, content=content, headers=headers, timeout=timeout)
         if response.is_error:
