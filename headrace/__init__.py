@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         UnexpectedRows,
         UnsupportedSql,
     )
+    from headrace._files import FileRef
     from headrace._live import LiveRows, LiveStream
     from headrace._live_events import Change, ChangeType, LiveEvent, Ready, Reset, Snapshot
     from headrace._live_messages import Compression, Serialization
@@ -76,6 +77,7 @@ __all__ = [
     "DigestMismatch",
     "ExecutionFailed",
     "FileNotFound",
+    "FileRef",
     "FileRefused",
     "HeadraceError",
     "InvalidAnswer",
@@ -129,6 +131,7 @@ _HOMES = {
     "_answers": ("User",),
     "_backoff": ("RetryPolicy",),
     "_client": ("AsyncClient", "aconnect"),
+    "_files": ("FileRef",),
     "_live": ("LiveRows", "LiveStream"),
     "_live_events": ("Change", "ChangeType", "LiveEvent", "Ready", "Reset", "Snapshot"),
     "_live_messages": ("Compression", "Serialization"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -13,6 +14,7 @@ import msgspec
 from headrace._exceptions import (
     REFUSALS,
     SQL_ERRORS,
+    ConnectionFailed,
     FileNotFound,
     InvalidAnswer,
     OffsetOutOfRange,
@@ -124,6 +126,19 @@ def parse(response: httpx.Response, kind: type[T]) -> T:
             status=response.status_code,
             request_id=request_id(response),
         ) from error
+
+
+async def rows_of_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[dict[str, Any]]]:
+    """The rows of an answer with one JSON object a line, as they come. Raises ConnectionFailed when it was cut."""
+    decode = msgspec.json.Decoder(dict[str, Any]).decode_lines
+    rest = b""
+    async for chunk in chunks:
+        lines, end, rest = (rest + chunk).rpartition(b"\n")
+        if end:
+            yield decode(lines)
+    if rest:
+        # A whole answer ends with a line break.
+        raise ConnectionFailed("the answer ended before its end; the server's log says why")
 
 
 def request_id(response: httpx.Response) -> str | None:

@@ -6,12 +6,14 @@ import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from http.cookiejar import DefaultCookiePolicy
+from urllib.parse import urlsplit
 
 import httpx
 
 from headrace._answers import error_of
 from headrace._exceptions import ClientClosed, ConnectionFailed, RequestTimedOut
 
+DEFAULT_URL = "http://127.0.0.1:2900"
 CONNECT_SECONDS = 10.0
 """Longest wait for a connection."""
 
@@ -82,6 +84,16 @@ class HttpConnection:
     def _check_open(self) -> None:
         if self._client.is_closed:
             raise ClientClosed("the client is closed")
+
+
+def checked_url(url: str) -> str:
+    """The address of a server. Raises ValueError for what is none."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"'{url}' is not the address of a server; write it as {DEFAULT_URL}")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("the address of a server has no user, query or fragment; pass user= and password=")
+    return url.rstrip("/")
 
 
 @contextmanager
