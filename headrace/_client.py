@@ -266,7 +266,7 @@ class AsyncClient:
         to          a path, which then has the whole file or what it had before, or a file that is open for writing
         user        whose row it is, in a USER table, if not one's own
         byte_range  the first byte and the one behind the last (None: to the end); a part cannot be checked
-        retry       attempts that bring nothing until it gives up; what broke off goes on where it was
+        retry       how often to try, counted anew whenever bytes have come; what broke off goes on where it was
 
         Raises FileNotFound, PermissionDenied and the other ResponseErrors, DigestMismatch, ConnectionFailed, OSError.
         """

@@ -89,11 +89,13 @@ class _Form:
             }
 
     def _request(self, stack: ExitStack, headers: dict[str, str]) -> httpx.Request:
-        files = []
+        files: list[tuple[str, tuple[str, Any, str]]] = []
         for name, (filename, content, mime) in self._files.items():
-            source = content
+            source: Any = content
             if isinstance(content, str):
                 source = stack.enter_context(Path(content).open("rb"))  # noqa: SIM115 (the stack closes it)
+            elif not isinstance(content, bytes) and not _can_be_rewound(content):
+                source = _Unsized(content)
             files.append((f"file:{name}", (filename, source, mime)))
         return httpx.Request("POST", "http://form/", data=self._fields, files=files, headers=headers)
 
@@ -101,7 +103,7 @@ class _Form:
         """The bytes of the form. Raises RuntimeError when a file that cannot be rewound was sent already."""
         if self._sent:
             for filename, content, _ in self._files.values():
-                if not isinstance(content, (str, bytes)) and not content.seekable():
+                if not isinstance(content, (str, bytes)) and not _can_be_rewound(content):
                     raise RuntimeError(f"'{filename}' was read already and cannot be sent a second time")
         self._sent = True
         with ExitStack() as stack:
@@ -110,6 +112,18 @@ class _Form:
             source = iter(request.stream)
             while block := await asyncio.to_thread(_read, source):
                 yield block
+
+
+class _Unsized:
+    """A pipe or the like: httpx must not ask the system for its size, which is 0."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self.read = source.read
+
+
+def _can_be_rewound(source: IO[bytes]) -> bool:
+    seekable = getattr(source, "seekable", None)
+    return bool(seekable is not None and seekable())
 
 
 def _read(source: Iterator[bytes]) -> bytes:

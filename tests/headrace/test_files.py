@@ -152,7 +152,7 @@ def test_a_form_is_sent_again_after_a_refusal_if_its_files_can_be(tmp_path: Path
 
     assert asyncio.run(main({"a": path})) == [DATA, DATA]
     assert asyncio.run(main({"a": io.BytesIO(DATA)})) == [DATA, DATA]
-    with open(source, "rb") as pipe, pytest.raises(RuntimeError, match="cannot be sent a second time"):
+    with os.fdopen(source, "rb") as pipe, pytest.raises(RuntimeError, match="cannot be sent a second time"):
         asyncio.run(main({"a": pipe}))
 
 
@@ -256,7 +256,7 @@ def test_a_download_to_everywhere(data: bytes, tmp_path: Path) -> None:
 
     run(server, test)
     assert path.read_bytes() == memory.getvalue() == data
-    assert os.listdir(tmp_path) == ["there.bin"]
+    assert list(tmp_path.iterdir()) == [path]
     where = "/v1/files/app/docs/f0001/123"
     assert [request for request, _ in server.requests] == [where, where + "?user_id=bob%20%C3%BC", where, where]
 
@@ -266,7 +266,8 @@ def test_a_download_that_breaks_off_goes_on(ranges: bool) -> None:
     server = Blobs(DATA, 5000, 0, 0, 70_123 if ranges else 200_000, 0, ranges=ranges)
 
     async def test(client: AsyncClient) -> None:
-        assert await client.download(ref_of(DATA), table="app.docs", retry=SOON) == DATA
+        policy = RetryPolicy(attempts=4, base_seconds=0.001)
+        assert await client.download(ref_of(DATA), table="app.docs", retry=policy) == DATA
 
     run(server, test)
     reached = [5000, 5000, 5000, 75_123 if ranges else 200_000, 75_123 if ranges else 200_000]
@@ -283,9 +284,9 @@ def test_a_download_that_does_not_go_on_is_given_up_and_leaves_nothing(tmp_path:
             await client.download(ref_of(DATA), table="app.docs", to=path, retry=SOON)
 
     run(server, test)
-    assert len(server.requests) == 4
+    assert len(server.requests) == 3
     assert path.read_bytes() == b"before"
-    assert os.listdir(tmp_path) == ["there.bin"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("changed", [DATA[:-1] + b"\x00", DATA[:-1], DATA + b"x", DATA + DATA, b""])
@@ -295,7 +296,7 @@ def test_other_bytes_than_the_ref_names(changed: bytes, tmp_path: Path) -> None:
             await client.download(ref_of(DATA), table="app.docs", to=tmp_path / "there.bin", retry=SOON)
 
     run(Blobs(changed), test)
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("ranges", [True, False])
