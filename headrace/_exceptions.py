@@ -18,8 +18,7 @@ HeadraceError                    code, status and request_id of the answer, wher
 │   │   ├── TopicNotFound        NOT_FOUND of a topic
 │   │   ├── OffsetOutOfRange     OFFSET_OUT_OF_RANGE; first_offset, next_offset and partition
 │   │   ├── MessageTooLarge      MESSAGE_TOO_LARGE
-│   │   ├── FileNotFound         404 of a download: no such file, or no row any more that refers to it
-│   │   └── FileRefused          FILE_TOO_LARGE, TOO_MANY_FILES, INVALID_MIME_TYPE, MISSING_FILE, EXTRA_FILE
+│   │   └── FileNotFound         404 of a download: no such file, or no row any more that refers to it
 │   └── SqlError                 line, column, details, statement and applied
 │       ├── InvalidSql           INVALID_SQL, EMPTY_SQL, BATCH_PARSE_ERROR
 │       ├── InvalidParameter     INVALID_PARAMETER
@@ -28,7 +27,8 @@ HeadraceError                    code, status and request_id of the answer, wher
 │       ├── ExecutionFailed      SQL_EXECUTION_ERROR: a constraint, a conversion, a division
 │       ├── LimitExceeded        RESULT_TOO_LARGE, MEMORY_LIMIT_EXCEEDED
 │       ├── QueryTimedOut        QUERY_TIMEOUT
-│       └── TransactionConflict  TRANSACTION_CONFLICT
+│       ├── TransactionConflict  TRANSACTION_CONFLICT
+│       └── FileRefused          FILE_TOO_LARGE, TOO_MANY_FILES, INVALID_MIME_TYPE, MISSING_FILE, EXTRA_FILE
 └── LiveError                    a live query was refused or has ended; `code` as on the socket
     └── SubscriptionLimitExceeded  too many live queries of this user or connection
 """
@@ -163,10 +163,6 @@ class FileNotFound(RequestRefused):
     """There is no such file, or no row any more that refers to it and that the caller may read."""
 
 
-class FileRefused(RequestRefused):
-    """A file is too large, of a type that is not allowed, missing, or one too many; nothing was stored."""
-
-
 class SqlError(ResponseError):
     """A statement, its parameters or its rows are wrong.
 
@@ -230,6 +226,10 @@ class TransactionConflict(SqlError):
     """Others changed the same rows again and again; try once more."""
 
 
+class FileRefused(SqlError):
+    """A file is too large, of a type that is not allowed, missing, or one too many; nothing was stored."""
+
+
 class LiveError(HeadraceError):
     """A live query was refused, or has ended against the client's will; `code` says why."""
 
@@ -250,6 +250,11 @@ SQL_ERRORS: dict[str, type[SqlError]] = {
     "MEMORY_LIMIT_EXCEEDED": LimitExceeded,
     "QUERY_TIMEOUT": QueryTimedOut,
     "TRANSACTION_CONFLICT": TransactionConflict,
+    "FILE_TOO_LARGE": FileRefused,
+    "TOO_MANY_FILES": FileRefused,
+    "INVALID_MIME_TYPE": FileRefused,
+    "MISSING_FILE": FileRefused,
+    "EXTRA_FILE": FileRefused,
 }
 """The exception of each code of an SQL answer."""
 
@@ -258,13 +263,8 @@ REFUSALS: dict[str, type[RequestRefused]] = {
     "OFFSET_OUT_OF_RANGE": OffsetOutOfRange,
     "MESSAGE_TOO_LARGE": MessageTooLarge,
     "FILE_NOT_FOUND": FileNotFound,
-    "FILE_TOO_LARGE": FileRefused,
-    "TOO_MANY_FILES": FileRefused,
-    "INVALID_MIME_TYPE": FileRefused,
-    "MISSING_FILE": FileRefused,
-    "EXTRA_FILE": FileRefused,
 }
-"""The exception of each code about topics and files, on any route."""
+"""The exception of each code about topics and downloads."""
 
 
 def response_error_type(status: int) -> type[ResponseError]:

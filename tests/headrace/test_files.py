@@ -172,12 +172,12 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     "code", ["FILE_TOO_LARGE", "TOO_MANY_FILES", "INVALID_MIME_TYPE", "MISSING_FILE", "EXTRA_FILE"]
 )
 def test_files_that_are_refused(code: str) -> None:
-    body = {"status": "error", "results": [], "took": 1.0, "error": {"code": code, "message": "because"}}
+    body = {"status": "error", "results": [], "took": 1.0, "error": {"code": code, "message": "because", "line": 3}}
 
     async def test(client: AsyncClient) -> None:
         with pytest.raises(headrace.FileRefused) as caught:
             await client.query("INSERT", files={"a": b"x"})
-        assert caught.value.code == code
+        assert (caught.value.code, caught.value.line) == (code, 3)
 
     run(Forms(httpx.Response(413, json=body)), test)
 
