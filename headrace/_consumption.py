@@ -220,9 +220,11 @@ class Consumption:
                 await self._settle(partition, offset, although_stopped=True)
 
     async def _flush(self) -> None:
-        """Acknowledge what is done."""
-        for partition, offset in list(self._done.items()):
-            await self._settle(partition, offset)
+        """Acknowledge what is done, all partitions at once: on the server they share a commit."""
+        works = [self._settle(partition, offset) for partition, offset in self._done.items()]
+        for failure in await asyncio.gather(*works, return_exceptions=True):
+            if failure is not None:
+                raise failure
         self._flushed_at = time.monotonic()
 
     async def _settle(self, partition: int, offset: int, *, although_stopped: bool = False) -> None:
