@@ -25,6 +25,8 @@ from benches import (
     start_up,
     stream_out,
     syncs,
+    topic_batches,
+    topic_publish,
     update_by_key,
 )
 from benches.runner import SYSTEMS, Options
@@ -58,6 +60,8 @@ MODULES: Sequence[Bench] = (
     live_fan_out,
     live_sustained,
     live_many,
+    topic_publish,
+    topic_batches,
 )
 BENCHES = {bench.NAME: bench for bench in MODULES}
 
@@ -75,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if not chosen.names:
         for bench in MODULES:
-            print(f"{bench.NAME:<14} {bench.SUMMARY}")
+            print(f"{bench.NAME:<15} {bench.SUMMARY}")
         return 0
     names = list(BENCHES) if chosen.names == ["all"] else chosen.names
     unknown = [name for name in names if name not in BENCHES]
