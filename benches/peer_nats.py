@@ -42,6 +42,7 @@ class Nats:
 
     name = "NATS JetStream"
     syncs = "yes"
+    syncs_offsets = "no"
 
     def __init__(self) -> None:
         self._port = 0

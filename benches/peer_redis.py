@@ -24,6 +24,7 @@ class Redis:
 
     name = "Redis Streams"
     syncs = "yes"
+    syncs_offsets = "yes"
 
     def __init__(self) -> None:
         self._port = 0

@@ -38,16 +38,18 @@ def run(options: Options) -> Iterator[Report]:
 
     with topic_stage(options, "headrace", "nats", "redis") as running:
         for peer in running.peers.values():
-            once(peer, fill)
+            once(peer, lambda client: fill(client, STORED))
         measured = in_turn(running, consumed)
         yield Report(
             title=f"Consume and acknowledge in batches of {BATCH}, 1 consumer",
             unit="messages/s",
             headings=headings,
-            rows=tuple(message_row(key, running.peers[key], runs, command) for key, runs in measured.items()),
+            rows=tuple(
+                message_row(key, running.peers[key], runs, command, offsets=True) for key, runs in measured.items()
+            ),
             aims=AIMS,
-            note="a batch: Headrace consume + ack, NATS fetch + acknowledgement of the last for all (which it does not"
-            " sync), Redis XREADGROUP + XACK of all ids",
+            note="a batch: Headrace consume + ack, NATS fetch + an answered acknowledgement of the last for all, Redis"
+            " XREADGROUP + XACK of all ids; syncs: whether claims and acknowledgements are synced",
         )
         measured = in_turn(running, lambda peer, seconds: drive(peer, 1, seconds, publish, nothing))
         yield Report(
@@ -60,7 +62,7 @@ def run(options: Options) -> Iterator[Report]:
         )
 
 
-async def fill(client: TopicClient) -> None:
-    """Store the messages that consumers find."""
-    for first in range(0, STORED, BATCH):
+async def fill(client: TopicClient, count: int) -> None:
+    """Store messages for consumers to find."""
+    for first in range(0, count, BATCH):
         await client.publish_many([payload(number) for number in range(first, first + BATCH)])

@@ -47,6 +47,8 @@ class TopicPeer(Protocol):
     name: str
     syncs: str
     """Whether it syncs to disk before it acknowledges a message."""
+    syncs_offsets: str
+    """Whether it does so before it answers a claim or an acknowledgement of a group."""
 
     def start(self, folder: Path) -> None:
         """Start on empty data in `folder`; raises Unavailable."""
@@ -123,6 +125,7 @@ class TopicHeadrace:
 
     name = "Headrace"
     syncs = "yes"
+    syncs_offsets = "yes"
 
     def __init__(self) -> None:
         self.server = Headrace()

@@ -171,10 +171,10 @@ def in_turn(
     return measured
 
 
-def message_row(key: str, peer: TopicPeer, runs: Sequence[Run], command: str) -> Row:
-    """A row whose figure is messages a second, with the times of a call as details."""
+def message_row(key: str, peer: TopicPeer, runs: Sequence[Run], command: str, *, offsets: bool = False) -> Row:
+    """A row whose figure is messages a second, with the times of a call as details; `offsets`: of what groups did."""
     return Row(
-        syncs=peer.syncs,
+        syncs=peer.syncs_offsets if offsets else peer.syncs,
         system=peer.name,
         figure=statistics.median(run.rate for run in runs),
         details=(
