@@ -12,6 +12,7 @@ from typing import Protocol
 from benches import (
     bulk_load,
     busy_reads,
+    file_transfer,
     group_by,
     growth,
     insert_many,
@@ -27,6 +28,10 @@ from benches import (
     syncs,
     topic_batches,
     topic_publish,
+    topic_retention,
+    topic_sources,
+    topic_waiting,
+    topic_wake_up,
     update_by_key,
 )
 from benches.runner import SYSTEMS, Options
@@ -62,6 +67,11 @@ MODULES: Sequence[Bench] = (
     live_many,
     topic_publish,
     topic_batches,
+    topic_sources,
+    topic_wake_up,
+    topic_waiting,
+    topic_retention,
+    file_transfer,
 )
 BENCHES = {bench.NAME: bench for bench in MODULES}
 
