@@ -20,8 +20,8 @@ from sql.statements import (
     CreateTable,
     DropNamespace,
     DropTable,
-    TableName,
 )
+from sql.table_name import TableName
 from sql.writing import RowWriter, StatementContext
 from storage.catalog import TableDef
 

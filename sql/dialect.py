@@ -2,7 +2,7 @@
 
 `parse_batch` splits a request, recognizes each statement by its first words, and returns the dataclasses of
 `sql.statements`. Queries and DML go through sqlglot's parser (`sql.parser_queries`), everything else through small
-parsers of our own (`sql.parser_tables`, `sql.parser_commands`). All of them read the tokens of one lexer.
+parsers of our own (`sql.parser_tables`, `sql.parser_topics` and the like). All of them read the tokens of one lexer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from sql import parser_commands as commands
 from sql import parser_live as live
+from sql import parser_messages as messages
 from sql import parser_tables as tables
+from sql import parser_topics as topics
 from sql.diagnostics import Source, shown
 from sql.errors import ClusterUnavailable, EmptySql, InvalidInput, Unsupported
 from sql.lexer import tokenize
@@ -174,6 +176,8 @@ def _create(cursor: Cursor) -> Statement:
         return tables.parse_create_table(cursor, kind)
     if cursor.accept("user"):
         return commands.parse_create_user(cursor)
+    if cursor.accept("topic"):
+        return topics.parse_create_topic(cursor)
     _refuse(_rewound(cursor))
 
 
@@ -184,6 +188,8 @@ def _alter(cursor: Cursor) -> Statement:
         return tables.parse_alter_table(cursor)
     if cursor.accept("user"):
         return commands.parse_alter_user(cursor)
+    if cursor.accept("topic"):
+        return topics.parse_alter_topic(cursor)
     _refuse(_rewound(cursor))
 
 
@@ -194,6 +200,8 @@ def _drop(cursor: Cursor) -> Statement:
         return tables.parse_drop_table(cursor)
     if cursor.accept("user"):
         return commands.parse_drop_user(cursor)
+    if cursor.accept("topic"):
+        return topics.parse_drop_topic(cursor)
     _refuse(_rewound(cursor))
 
 
@@ -222,6 +230,12 @@ def _set(cursor: Cursor) -> Statement:
 def _kill(cursor: Cursor) -> Statement:
     if cursor.at("live"):
         return live.parse_kill(cursor)
+    _refuse(_rewound(cursor))
+
+
+def _reset(cursor: Cursor) -> Statement:
+    if cursor.at("consumer"):
+        return messages.parse_reset_group(cursor)
     _refuse(_rewound(cursor))
 
 
@@ -265,6 +279,11 @@ _PARSERS: dict[str, Callable[[Cursor], Statement]] = {
     "rollback": _ending("rollback"),
     "subscribe": live.parse_subscribe,
     "kill": _kill,
+    "clear": topics.parse_clear_topic,
+    "consume": messages.parse_consume,
+    "ack": messages.parse_ack,
+    "reset": _reset,
+    "publish": messages.parse_publish,
 }
 
 __all__ = ["Headrace", "parse_batch", "parse_expression"]

@@ -10,7 +10,7 @@ from sqlglot.tokenizer_core import Token, TokenType
 from sql.diagnostics import Source, shown
 from sql.errors import InvalidSql, SqlError
 from sql.parser_queries import parse_expression
-from sql.statements import TableName
+from sql.table_name import TableName
 
 _NOT_WORDS = frozenset({TokenType.STRING, TokenType.IDENTIFIER, TokenType.NUMBER, TokenType.HEX_STRING})
 _CONSTRAINT_WORDS = frozenset({
@@ -76,14 +76,21 @@ class Cursor:
 
     def table_name(self) -> TableName:
         """Takes `[namespace.]table`."""
+        return self._qualified("table", "a table name")
+
+    def topic_name(self) -> TableName:
+        """Takes `[namespace.]topic`."""
+        return self._qualified("topic", "a topic's name")
+
+    def _qualified(self, kind: str, what: str) -> TableName:
         token = self.peek()
-        first = self.name("a table name")
+        first = self.name(what)
         line, column = (token.line, token.col) if token else (1, 1)
         if not self.accept("."):
             return TableName(None, first.lower(), line, column)
-        second = self.name("a table name")
+        second = self.name(what)
         if self.at("."):
-            self.fail("A table is named by a namespace and a name, nothing more.")
+            self.fail(f"A {kind} is named by a namespace and a name, nothing more.")
         return TableName(first, second.lower(), line, column)
 
     def string(self, what: str) -> str:

@@ -24,8 +24,8 @@ from sql.statements import (
     SetDefault,
     SetNotNull,
     SetTtl,
-    TableName,
 )
+from sql.table_name import TableName
 from storage.catalog import AccessLevel, TableKind
 from storage.types import TEXT, ColumnType
 

@@ -11,7 +11,7 @@ from sql.errors import InvalidSql
 from sql.identity import Identity
 from sql.results import ResultColumn, StatementResult
 from sql.rights import partition_of, readable_tables, resolve_table
-from sql.statements import Describe, Show, TableName
+from sql.statements import Describe, Show
 from sql.system_catalog import (
     NAMESPACE_COLUMNS,
     SCHEMA_COLUMNS,
@@ -21,6 +21,7 @@ from sql.system_catalog import (
     schema_versions,
 )
 from sql.system_tables import SystemColumn, SystemContext, SystemTable, SystemTables
+from sql.table_name import TableName
 from storage.catalog import TableDef
 from storage.types import BIGINT, BOOLEAN, INT, TEXT, arrow_type
 from storage.views import ReadView

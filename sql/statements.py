@@ -1,4 +1,4 @@
-"""Statements as the dialect hands them on: one frozen dataclass for each kind.
+"""Statements as the dialect hands them on: one frozen dataclass for each kind. Those of topics: `sql.topic_statements`.
 
 Names are as written after folding: unquoted identifiers are lower-case, quoted ones keep their case for
 namespaces and users; table and column names are always lower-case. A `TableName` without namespace takes
@@ -12,18 +12,21 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
+from sql.table_name import TableName
+from sql.topic_statements import (
+    AckTopic,
+    AddTopicSource,
+    AlterTopicOptions,
+    ClearTopic,
+    ConsumeFrom,
+    CreateTopic,
+    DropTopic,
+    DropTopicSource,
+    Publish,
+    ResetGroup,
+)
 from storage.catalog import AccessLevel, TableKind
 from storage.types import ColumnType
-
-
-@dataclass(frozen=True, slots=True)
-class TableName:
-    """A table's name, with the namespace if it was written."""
-
-    namespace: str | None
-    name: str
-    line: int = 1
-    column: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +323,8 @@ Statement = (
     | CreateNamespace | AlterNamespace | DropNamespace | UseNamespace
     | CreateUser | AlterUser | DropUser | Begin | Commit | Rollback
     | Show | Describe | Explain | ExecuteAs | SubscribeTo | KillLiveQuery
+    | CreateTopic | DropTopic | ClearTopic | AddTopicSource | DropTopicSource | AlterTopicOptions
+    | ConsumeFrom | AckTopic | ResetGroup | Publish
 )  # fmt: skip
 
 

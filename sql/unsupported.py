@@ -6,16 +6,13 @@ from collections.abc import Sequence
 
 _FIRST_WORDS: dict[str, str] = {
     "abort": "ABORT (write ROLLBACK)",
-    "ack": "ACK",
     "analyze": "ANALYZE",
     "attach": "ATTACH",
     "backup": "BACKUP",
     "call": "CALL",
     "checkpoint": "CHECKPOINT",
-    "clear": "CLEAR TOPIC",
     "close": "A cursor (CLOSE)",
     "comment": "COMMENT ON",
-    "consume": "CONSUME FROM",
     "copy": "COPY",
     "deallocate": "DEALLOCATE",
     "declare": "A cursor (DECLARE)",
@@ -39,12 +36,11 @@ _FIRST_WORDS: dict[str, str] = {
     "pivot": "PIVOT",
     "pragma": "PRAGMA",
     "prepare": "PREPARE",
-    "publish": "PUBLISH",
     "refresh": "REFRESH",
     "reindex": "REINDEX",
     "release": "A savepoint (RELEASE)",
     "replace": "REPLACE (write INSERT … ON CONFLICT)",
-    "reset": "RESET",
+    "reset": "RESET of anything but a CONSUMER GROUP",
     "restore": "RESTORE",
     "revoke": "REVOKE",
     "savepoint": "SAVEPOINT",
@@ -61,7 +57,7 @@ _OBJECTS = frozenset({
     "aggregate", "cast", "database", "domain", "extension", "function", "group", "index", "macro", "materialized",
     "operator", "pipeline", "policy", "procedure", "publication", "role", "rule", "schedule", "secret", "sequence",
     "server", "sink", "source", "statistics", "storage", "stream", "subscription", "system", "temp", "temporary",
-    "topic", "transformation", "trigger", "type", "unique", "unlogged", "vector", "view",
+    "transformation", "trigger", "type", "unique", "unlogged", "vector", "view",
 })  # fmt: skip
 _MODIFIERS = frozenset({"or", "replace", "temp", "temporary", "unique", "unlogged", "recursive", "global", "local"})
 

@@ -1,21 +1,22 @@
-"""Catalog definitions (namespaces, tables, users) and the immutable catalog that a commit carries.
+"""Catalog definitions (namespaces, tables, topics, users) and the immutable catalog that a commit carries.
 
 Definitions are msgspec structs, stored as MessagePack in the `catalog` sub-database. Fields are only ever
 added, with defaults, so that every version reads the older ones.
 
-The in-memory `Catalog` holds namespaces and tables (small, read by every statement). Users and other
+The in-memory `Catalog` holds namespaces, tables and topics (small, read by every statement). Users and other
 objects that may be many are read from the snapshot one by one (`ReadView.get_object`).
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import msgspec
 import pyarrow as pa
 
+from storage.topic_definitions import TopicDef, TopicSource
 from storage.types import ColumnType, arrow_type
 
 
@@ -193,15 +194,26 @@ class UserDef(msgspec.Struct, frozen=True):
 
 
 class Catalog:
-    """Namespaces and tables as of one commit; immutable, shared by every reader of that commit."""
+    """Namespaces, tables and topics as of one commit; immutable, shared by every reader of that commit."""
 
-    __slots__ = ("_by_id", "_namespaces", "_tables", "version")
+    __slots__ = ("_by_id", "_namespaces", "_sources", "_tables", "_topics", "version")
 
-    def __init__(self, version: int, namespaces: Iterable[NamespaceDef], tables: Iterable[TableDef]) -> None:
+    def __init__(
+        self,
+        version: int,
+        namespaces: Iterable[NamespaceDef],
+        tables: Iterable[TableDef],
+        topics: Iterable[TopicDef] = (),
+    ) -> None:
         self.version = version
         self._namespaces = {n.name: n for n in namespaces}
         self._tables = {(t.namespace, t.name): t for t in tables}
         self._by_id = {t.table_id: t for t in self._tables.values()}
+        self._topics = {t.topic_id: t for t in topics}
+        self._sources: dict[int, list[tuple[TopicDef, TopicSource]]] = {}
+        for topic in self._topics.values():
+            for source in topic.sources:
+                self._sources.setdefault(source.table_id, []).append((topic, source))
 
     def namespace(self, name: str) -> NamespaceDef | None:
         """The namespace of that name, if any."""
@@ -224,24 +236,47 @@ class Catalog:
         chosen = (t for t in self._tables.values() if namespace is None or t.namespace == namespace)
         return iter(sorted(chosen, key=lambda t: (t.namespace, t.name)))
 
+    def topic(self, namespace: str, name: str) -> TopicDef | None:
+        """The topic of that name, if any."""
+        return next((t for t in self._topics.values() if t.name == name and t.namespace == namespace), None)
+
+    def topic_by_id(self, topic_id: int) -> TopicDef | None:
+        """The topic with that id, if it still exists."""
+        return self._topics.get(topic_id)
+
+    def topics(self, namespace: str | None = None) -> Iterator[TopicDef]:
+        """All topics, or those of one namespace, by full name."""
+        chosen = (t for t in self._topics.values() if namespace is None or t.namespace == namespace)
+        return iter(sorted(chosen, key=lambda t: (t.namespace, t.name)))
+
+    def sources_of(self, table_id: int) -> Sequence[tuple[TopicDef, TopicSource]]:
+        """The sources that make messages of a table's changes, with their topics."""
+        return self._sources.get(table_id, ())
+
     def evolve(
         self,
         version: int,
         *,
-        put: Iterable[NamespaceDef | TableDef] = (),
+        put: Iterable[NamespaceDef | TableDef | TopicDef] = (),
         drop_tables: Iterable[int] = (),
         drop_namespaces: Iterable[str] = (),
+        drop_topics: Iterable[int] = (),
     ) -> Catalog:
         """A new catalog with definitions put (by name / by id) and dropped."""
         tables = dict(self._by_id)
         namespaces = dict(self._namespaces)
+        topics = dict(self._topics)
         for definition in put:
             if isinstance(definition, TableDef):
                 tables[definition.table_id] = definition
+            elif isinstance(definition, TopicDef):
+                topics[definition.topic_id] = definition
             else:
                 namespaces[definition.name] = definition
         for table_id in drop_tables:
             tables.pop(table_id, None)
         for name in drop_namespaces:
             namespaces.pop(name, None)
-        return Catalog(version, namespaces.values(), tables.values())
+        for topic_id in drop_topics:
+            topics.pop(topic_id, None)
+        return Catalog(version, namespaces.values(), tables.values(), topics.values())

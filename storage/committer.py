@@ -4,8 +4,8 @@ What can go wrong with a group, and what follows
 ------------------------------------------------
 
 - A work raises: it is undone alone, its submitter gets the exception, the others go on.
-- Staged rows do not fit their columns (found only when the batch is built): the works are run again one by one, so that
-  only the culprit fails.
+- Staged rows do not fit their columns (found only when the batch is built), or cannot be made messages of a topic: the
+  works are run again one by one, so that only the culprit fails.
 - The map is full: nothing was written. The map grows (readers are drained first) and the staged content is written
   again; at the limit the group fails with StorageFull.
 - The disk is full: LMDB could not write pages; the meta page before stays in force. The group fails with StorageFull.
@@ -30,7 +30,7 @@ import lmdb
 import pyarrow as pa
 
 from storage.environment import SMALLEST_MAP, Environment, Txn, code_of, free_bytes, full_sentence, is_full
-from storage.errors import StorageClosed, StorageError, StorageFull, StoragePoisoned
+from storage.errors import PublishFailed, StorageClosed, StorageError, StorageFull, StoragePoisoned
 from storage.expiry import newest_time
 from storage.feed import newest_timestamp
 from storage.options import StorageOptions
@@ -38,6 +38,7 @@ from storage.reading import Reader
 from storage.seams import ForwardClock
 from storage.snapshots import Committed, SnapshotRegistry
 from storage.submission import Submission, WorkQueue, settle
+from storage.topic_publishing import Router
 from storage.writer import Counters, WriteTransaction
 
 log = logging.getLogger("headrace.storage")
@@ -63,6 +64,7 @@ class Committer:
         state: Committed,
         on_commit: Published,
         on_reopen: Callable[[], None],
+        router: Callable[[], Router],
     ) -> None:
         self._environment = environment
         self._registry = registry
@@ -72,6 +74,7 @@ class Committer:
         self._clock = clock
         self._on_commit = on_commit
         self._on_reopen = on_reopen
+        self._router = router
         self._next_seq = state.seq + 1
         clock.not_before(self._newest_timestamp())
         self._expected = 0
@@ -139,7 +142,7 @@ class Committer:
     def _commit_group(self, group: list[Submission]) -> None:
         try:
             self._attempt(group)
-        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        except (PublishFailed, pa.ArrowException, OverflowError, TypeError, ValueError) as error:
             if len(group) == 1:
                 self._fail(group, error)
                 return
@@ -212,7 +215,9 @@ class Committer:
     def _transaction(self, txn: Txn, direct: bool) -> WriteTransaction:
         reader = Reader(txn, self._environment.dbs, self._registry.memory)
         now = self._clock.now_us()
-        return WriteTransaction(txn, reader, self.state.catalog, self._next_seq, self._counters, now, direct=direct)
+        return WriteTransaction(
+            txn, reader, self.state.catalog, self._next_seq, self._counters, now, self._router(), direct=direct
+        )
 
     def _newest_timestamp(self) -> int:
         """The time of the newest stored commit, which later ones are not to fall behind, whatever the clock says."""

@@ -24,6 +24,8 @@ from storage.retention import log_bytes
 from storage.seams import SYSTEM_CLOCK, Clock, ForwardClock
 from storage.snapshots import Committed, Snapshot, SnapshotRegistry
 from storage.submission import Commit, Submission, WorkQueue
+from storage.topic_publishing import NoRouter, Router
+from storage.topic_signals import TopicSignals
 from storage.writer import Counters, WriteTransaction
 
 T = TypeVar("T")
@@ -54,6 +56,9 @@ class StorageEngine:
         self._state = state
         self._closed = False
         self._known_sizes = 0, 0
+        self.router: Router = NoRouter()
+        """Decides which changes become messages of topics; the SQL room sets its own before anything is written."""
+        self.signals = TopicSignals()
         self._committer = Committer(
             self._environment,
             self._registry,
@@ -64,6 +69,7 @@ class StorageEngine:
             state,
             self._on_commit,
             self._on_reopen,
+            lambda: self.router,
         )
         self.feed = ChangeFeed(
             lambda purpose: self.snapshot(purpose=purpose),
@@ -220,6 +226,8 @@ class StorageEngine:
             self._merger.notify(flusher.written)
             record = flusher.record
             self._evictor.notify(flusher.written, record.objects, state.catalog, record.timestamp_us)
+        if wtxn.topic_news is not None:
+            self.signals.publish(wtxn.topic_news)
 
     def _on_reopen(self) -> None:
         self._state = self._committer.state

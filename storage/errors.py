@@ -11,6 +11,10 @@ StorageError
 ├── WriteConflict          a row that the mutation replaces was changed by a later commit
 ├── SchemaChanged          the table's definition is not the one the mutation was planned on
 ├── DuplicateKey           a primary key or UNIQUE constraint would hold one value twice
+├── PublishFailed          a change cannot be made a message of a topic; the write fails with it
+├── UnknownTopic           no topic of that name
+├── UnknownPartition       the topic has no partition of that number
+├── OffsetOutOfRange       an offset is not in the topic's partition (any more); names the first and the next one
 └── LogTruncated           the feed was asked for commits that retention removed
 """
 
@@ -59,6 +63,28 @@ class SchemaChanged(StorageError):
 
 class LogTruncated(StorageError):
     """The change feed was asked for commits older than the retained log."""
+
+
+class PublishFailed(StorageError):
+    """A source's condition cannot be evaluated for a row that the mutation writes."""
+
+
+class UnknownTopic(StorageError):
+    """The topic does not exist (any more)."""
+
+
+class UnknownPartition(StorageError):
+    """The topic does not have the partition."""
+
+
+class OffsetOutOfRange(StorageError):
+    """An offset lies before the first message that is there, or behind the next one."""
+
+    def __init__(self, message: str, *, partition: int, first: int, following: int) -> None:
+        super().__init__(message)
+        self.partition = partition
+        self.first = first
+        self.following = following
 
 
 class DuplicateKey(StorageError):

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.batches import MAX_ROWS, Seqs, encode_batch, seqs_of
-from storage.changes import CommitRecord, PartitionRecord, compress, encode_commit
+from storage.catalog import Catalog
+from storage.changes import CommitRecord, PartitionRecord, Written, compress, encode_commit
 from storage.dead import (
     CHUNK,
     chunk_key,
@@ -35,6 +36,7 @@ from storage.layout import TableLayout
 from storage.objects import StagedObjects
 from storage.reading import PARTITION_NAME, Reader
 from storage.staging import RowSegment, StagedPartition, build_batch
+from storage.topic_publishing import Publisher
 
 BATCH_BYTES = 8 << 20
 
@@ -64,8 +66,9 @@ class WrittenPartition:
 class Flusher:
     """Collects what was written while it writes it. `write_staged` may run again after an abort (`restart`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, publisher: Publisher) -> None:
         self.written: dict[tuple[int, str], WrittenPartition] = {}
+        self.publisher = publisher
         self.touched = False
         self.new_batches: list[tuple[int, str]] = []
         self.record: CommitRecord | None = None
@@ -74,20 +77,28 @@ class Flusher:
         """The transaction was aborted; everything will be written again."""
         self.written.clear()
         self.new_batches.clear()
+        self.publisher.restart()
 
     def write_staged(
-        self, txn: Txn, reader: Reader, overlay: dict[bytes, int], partitions: Iterable[StagedPartition]
+        self,
+        txn: Txn,
+        reader: Reader,
+        catalog: Catalog,
+        overlay: dict[bytes, int],
+        partitions: Iterable[StagedPartition],
     ) -> None:
-        """Keys, batches and dead rows."""
+        """Keys, batches and dead rows; notes the messages of topics about them. Raises PublishFailed."""
         if overlay:
             self._write_keys(txn, reader, overlay)
         touched = [staged for staged in partitions if staged.segments or staged.superseded]
         _build_together(touched)
-        for staged in touched:
-            self._write_rows(txn, reader, staged)
+        added = [self._write_rows(txn, reader, staged) for staged in touched]
         for staged in touched:
             if staged.superseded:
                 self._write_dead(txn, reader, staged)
+        for staged, batches in zip(touched, added, strict=True):
+            if catalog.sources_of(staged.table_id):
+                self.publisher.collect(catalog, reader, staged.table_id, staged.user, batches, staged.superseded)
 
     def claim_new(
         self, txn: Txn, keys_db: lmdb._Database, keys: list[bytes], places: Sequence[int], first_seq: int
@@ -171,8 +182,10 @@ class Flusher:
             done = self.written[key] = WrittenPartition(None)
         return done
 
-    def _write_rows(self, txn: Txn, reader: Reader, staged: StagedPartition) -> None:
+    def _write_rows(self, txn: Txn, reader: Reader, staged: StagedPartition) -> Written:
+        """Write the batches of a partition; returns them."""
         done = self._written(staged)
+        before = len(done.batches)
         for layout, batch, seqs in _batches(staged):
             done.layout = layout
             version = layout.table.schema_version
@@ -188,6 +201,7 @@ class Flusher:
             self.new_batches.append((staged.table_id, staged.user))
             if parse_partition(staged.partition) is None:
                 txn.put(PARTITION_NAME + staged.partition, staged.user.encode(), db=reader.dbs.meta)
+        return done.batches[before:]
 
     def _write_dead(self, txn: Txn, reader: Reader, staged: StagedPartition) -> None:
         done = self._written(staged)

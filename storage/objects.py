@@ -1,8 +1,11 @@
 """Catalog changes of a group or a transaction: staged definitions, the catalog with them, and an undo.
 
 Definitions are MessagePack in the `catalog` sub-database under (kind, name). Namespaces and tables (by table id, as
-ten digits) are also held in the in-memory Catalog; a dropped table leaves an object of kind `DROPPED` until its
-rows are reclaimed.
+ten digits) are also held in the in-memory Catalog, and so are topics (by topic id, likewise). A dropped table leaves an
+object of kind `DROPPED` until its rows are reclaimed, a dropped topic one of kind `DROPPED_TOPIC`.
+
+Dropping a table ends the sources that topics have in it. Their messages stay, and with them the table's definition and
+its rows (`storage.topic_retention`).
 """
 
 from __future__ import annotations
@@ -14,10 +17,13 @@ import msgspec
 
 from storage.catalog import Catalog, NamespaceDef, TableDef
 from storage.keys import object_key
+from storage.topic_definitions import TopicDef
 
 NAMESPACE = "namespace"
 TABLE = "table"
+TOPIC = "topic"
 DROPPED = "_dropped_table"
+DROPPED_TOPIC = "_dropped_topic"
 
 ObjectName = tuple[str, str]
 
@@ -37,9 +43,16 @@ class ObjectBase(Protocol):
 
 
 class DroppedTable(msgspec.Struct, frozen=True):
-    """A table whose rows wait to be reclaimed."""
+    """A table whose rows wait to be reclaimed, and its last definition for those who still read them."""
 
     table_id: int
+    definition: TableDef | None = None
+
+
+class DroppedTopic(msgspec.Struct, frozen=True):
+    """A topic whose messages and groups wait to be reclaimed."""
+
+    topic_id: int
 
 
 class StagedObjects:
@@ -64,7 +77,7 @@ class StagedObjects:
 
     @property
     def catalog_changed(self) -> bool:
-        """Whether namespaces or tables changed."""
+        """Whether namespaces, tables or topics changed."""
         return self._catalog is not None
 
     def mark(self) -> tuple[int, Catalog | None]:
@@ -113,9 +126,23 @@ class StagedObjects:
 
     def drop_table(self, table_id: int) -> None:
         """Stage the end of a table; its rows are reclaimed later."""
+        for topic in {topic.topic_id: topic for topic, _ in self.catalog.sources_of(table_id)}.values():
+            left = tuple(source for source in topic.sources if source.table_id != table_id)
+            self.put_topic(msgspec.structs.replace(topic, sources=left))
         self.delete(TABLE, table_name(table_id))
-        self.put(DROPPED, table_name(table_id), DroppedTable(table_id))
+        self.put(DROPPED, table_name(table_id), DroppedTable(table_id, self.catalog.table_by_id(table_id)))
         self._catalog = self.catalog.evolve(self._next_version(), drop_tables=[table_id])
+
+    def put_topic(self, topic: TopicDef) -> None:
+        """Stage a topic's definition."""
+        self.put(TOPIC, table_name(topic.topic_id), topic)
+        self._catalog = self.catalog.evolve(self._next_version(), put=[topic])
+
+    def drop_topic(self, topic_id: int) -> None:
+        """Stage the end of a topic; its messages are reclaimed later."""
+        self.delete(TOPIC, table_name(topic_id))
+        self.put(DROPPED_TOPIC, table_name(topic_id), DroppedTopic(topic_id))
+        self._catalog = self.catalog.evolve(self._next_version(), drop_topics=[topic_id])
 
     def put_namespace(self, namespace: NamespaceDef) -> None:
         """Stage a namespace."""
@@ -137,7 +164,7 @@ class StagedObjects:
 
 
 def table_name(table_id: int) -> str:
-    """The object name of a table: its id as ten digits."""
+    """The object name of a table or a topic: its id as ten digits."""
     return f"{table_id:010d}"
 
 
@@ -145,4 +172,5 @@ def load_catalog(base: ObjectBase, version: int) -> Catalog:
     """The catalog from the stored definitions."""
     namespaces = (msgspec.msgpack.decode(data, type=NamespaceDef) for data in base.object_items(NAMESPACE).values())
     tables = (msgspec.msgpack.decode(data, type=TableDef) for data in base.object_items(TABLE).values())
-    return Catalog(version, namespaces, tables)
+    topics = (msgspec.msgpack.decode(data, type=TopicDef) for data in base.object_items(TOPIC).values())
+    return Catalog(version, namespaces, tables, topics)

@@ -5,11 +5,14 @@ Each function does one bounded slice inside the writer and says whether there is
 
 from __future__ import annotations
 
-from storage.catalog import Catalog
+import msgspec
+
+from storage.catalog import Catalog, TableDef
 from storage.changes import decode_commit
 from storage.environment import LOG_TRUNCATED, PAGE, pack_number, read_number
-from storage.keys import parse_row_key, parse_seq_key, table_prefix
+from storage.keys import object_key, parse_row_key, parse_seq_key, table_prefix
 from storage.layout import layout_of
+from storage.objects import DROPPED, DroppedTable, table_name
 from storage.reading import Reader
 from storage.writer import WriteTransaction
 
@@ -83,6 +86,12 @@ def purge_history(wtxn: WriteTransaction, keys: list[bytes]) -> None:
     wtxn.flusher.touched = True
     for key in keys:
         wtxn.txn.delete(key, db=wtxn.dbs.history)
+
+
+def dropped_definition(reader: Reader, table_id: int) -> TableDef | None:
+    """The last definition of a table that was dropped and not reclaimed yet."""
+    value = reader.txn.get(object_key(DROPPED, table_name(table_id)), db=reader.dbs.catalog)
+    return None if value is None else msgspec.msgpack.decode(value, type=DroppedTable).definition
 
 
 def reclaim_table(wtxn: WriteTransaction, table_id: int) -> bool:

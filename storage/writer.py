@@ -23,22 +23,30 @@ from storage.errors import SchemaChanged, StorageCorrupt, WriteConflict
 from storage.flushing import Flusher
 from storage.keys import index_key_prefix
 from storage.layout import Index, TableLayout, layout_of
-from storage.objects import DROPPED, table_name
+from storage.objects import DROPPED, DROPPED_TOPIC, table_name
 from storage.reading import Reader
 from storage.staged_view import StagedView, index_keys, key_values
 from storage.staging import Row, StagedPartition, Undo, stored_columns
 from storage.stored_view import StoredView
+from storage.topic_definitions import TopicDef
+from storage.topic_publishing import Publisher, Router
+from storage.topic_staging import StagedTopics, TopicNews
 
 T = TypeVar("T")
 
 
 class Counters:
-    """Numbers that only ever grow while the process lives: catalog versions and table ids."""
+    """Numbers that only ever grow while the process lives: catalog versions, table and topic ids, turns."""
 
     def __init__(self, catalog_version: int, table_id: int) -> None:
         self._versions = itertools.count(catalog_version + 1)
         self._table_ids = itertools.count(table_id)
+        self._turns = itertools.count()
         self.next_table_id = table_id
+
+    def next_turn(self) -> int:
+        """The next number."""
+        return next(self._turns)
 
     def next_catalog_version(self) -> int:
         """A catalog version that was never used before, not even by a work that failed."""
@@ -72,6 +80,7 @@ class WriteTransaction(StagedView):
         next_seq: int,
         counters: Counters,
         now_us: int,
+        router: Router,
         *,
         direct: bool,
     ) -> None:
@@ -84,7 +93,10 @@ class WriteTransaction(StagedView):
         self._first_seq = next_seq
         self._work_seq = next_seq
         self._work_objects = self._objects.mark()
-        self.flusher = Flusher()
+        self.router = router
+        self.flusher = Flusher(Publisher(router, next_seq, now_us))
+        self.topics = StagedTopics(lambda: self.reader)
+        self.topic_news: TopicNews | None = None
         self.bind(txn, reader)
 
     def bind(self, txn: Txn, reader: Reader) -> None:
@@ -120,29 +132,34 @@ class WriteTransaction(StagedView):
         """A work begins: remember where to go back to."""
         self._mark += 1
         self._undo.clear()
+        self.topics.begin_work()
         self._work_seq = self._next_seq
         self._work_objects = self._objects.mark()
 
     def undo_work(self) -> None:
         """The work failed: forget what it staged."""
         self._undo.roll_back(self._overlay)
+        self.topics.undo_work()
         self._objects.roll_back(self._work_objects)
         self._next_seq = self._work_seq
         self._mark += 1
 
     def changed(self) -> bool:
         """Whether anything was staged or written."""
-        return bool(self._next_seq > self._first_seq or self._objects.staged or self.flusher.touched)
+        return bool(
+            self._next_seq > self._first_seq or self._objects.staged or self.flusher.touched or self.topics.changed
+        )
 
     def flush(self, *, last: bool = True) -> None:
         """Write what is staged into the LMDB transaction; `last` writes the commit record and the meta data too."""
-        self.flusher.write_staged(self.txn, self.reader, self._overlay, self._partitions.values())
+        self.flusher.write_staged(self.txn, self.reader, self.catalog, self._overlay, self._partitions.values())
         if not last:
             self._overlay.clear()
             self._partitions.clear()
             self._undo = Undo()
             self._mark += 1
             return
+        self.topic_news = self.topics.write(self.txn, self.reader, self.flusher.publisher, self._first_seq - 1)
         if self._next_seq == self._first_seq and any(kind[0] != "_" for kind, _ in self._objects.staged):
             self._next_seq += 1
         self.flusher.write_commit(
@@ -276,6 +293,19 @@ class WriteTransaction(StagedView):
         """Drop a namespace (its tables are the caller's business)."""
         self._objects.drop_namespace(name)
 
+    def put_topic(self, topic: TopicDef) -> None:
+        """Store a topic's definition. Raises SchemaChanged when another topic has its name."""
+        other = self.catalog.topic(topic.namespace, topic.name)
+        if other is not None and other.topic_id != topic.topic_id:
+            raise SchemaChanged(f"topic {topic.full_name} was created meanwhile")
+        self._objects.put_topic(topic)
+
+    def drop_topic(self, topic_id: int) -> None:
+        """Drop a topic; its messages and groups are reclaimed in the background."""
+        if self.catalog.topic_by_id(topic_id) is None:
+            raise SchemaChanged("the topic was dropped meanwhile")
+        self._objects.drop_topic(topic_id)
+
     def put_object(self, kind: str, name: str, value: msgspec.Struct) -> None:
         """Store a definition of any other kind."""
         self._objects.put(kind, name, value)
@@ -302,6 +332,14 @@ class WriteTransaction(StagedView):
     def reclaimed(self, table_id: int) -> None:
         """A dropped table has no rows left."""
         self._objects.delete(DROPPED, table_name(table_id))
+
+    def reclaimed_topic(self, topic_id: int) -> None:
+        """A dropped topic has nothing left."""
+        self._objects.delete(DROPPED_TOPIC, table_name(topic_id))
+
+    def next_turn(self) -> int:
+        """A number that goes round: which partition messages without a key go to."""
+        return self._counters.next_turn()
 
     def stages_rows(self) -> bool:
         """Whether the group adds rows (then the reserve of a full map is not for it)."""

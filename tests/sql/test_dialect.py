@@ -40,10 +40,10 @@ from sql.statements import (
     SetNotNull,
     Show,
     Statement,
-    TableName,
     Update,
     UseNamespace,
 )
+from sql.table_name import TableName
 from storage.catalog import AccessLevel, TableKind
 from storage.types import (
     BIGINT,
@@ -457,14 +457,14 @@ UNSUPPORTED = [
     ("COPY t TO 'x'", "COPY"), ("ATTACH 'x'", "ATTACH"), ("DETACH x", "DETACH"), ("INSTALL httpfs", "INSTALL"),
     ("LOAD httpfs", "LOAD"), ("PRAGMA version", "PRAGMA"), ("SET x = 1", "SET X"), ("SET NAMESPACE = 'a'", "SET"),
     ("CALL f()", "CALL"), ("TRUNCATE t", "TRUNCATE"), ("MERGE INTO t USING u ON true", "MERGE"),
-    ("CREATE TABLE t AS SELECT 1", "CREATE TABLE … AS"), ("CREATE TOPIC t", "CREATE TOPIC"),
+    ("CREATE TABLE t AS SELECT 1", "CREATE TABLE … AS"), ("RESET x", "RESET"),
     ("CREATE VIEW v AS SELECT 1", "CREATE VIEW"), ("CREATE OR REPLACE VIEW v AS SELECT 1", "CREATE VIEW"),
     ("CREATE MATERIALIZED VIEW v AS SELECT 1", "CREATE MATERIALIZED VIEW"), ("DROP VIEW v", "DROP VIEW"),
     ("CREATE INDEX i ON t (a)", "CREATE INDEX"), ("CREATE UNIQUE INDEX i ON t (a)", "CREATE INDEX"),
     ("CREATE TEMP TABLE t (a INT)", "CREATE TEMP TABLE"), ("CREATE OR REPLACE TABLE t (a INT)", "OR REPLACE TABLE"),
     ("CREATE STORAGE s TYPE s3", "CREATE STORAGE"), ("STORAGE FLUSH TABLE t", "STORAGE"), ("SHOW STORAGES", "STORAGES"),
     ("KILL JOB 'x'", "KILL"), ("BACKUP DATABASE TO 'x'", "BACKUP"),
-    ("CONSUME FROM t", "CONSUME FROM"), ("GRANT a TO b", "GRANT"),
+    ("CREATE OR REPLACE TOPIC t", "OR REPLACE TOPIC"), ("GRANT a TO b", "GRANT"),
     ("ALTER TABLE t CREATE INDEX a", "Indexes"), ("ALTER TABLE t DROP VECTOR INDEX a", "Indexes"),
     ("ALTER TABLE t ADD CONSTRAINT c CHECK (a > 1)", "constraint"), ("ALTER TABLE t RENAME TO u", "Renaming a table"),
     ("CREATE TABLE t (a INT REFERENCES u)", "foreign key"), ("CREATE TABLE t (a INT, FOREIGN KEY (a) REFERENCES u)",

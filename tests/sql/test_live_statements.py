@@ -27,7 +27,8 @@ from sql.live.errors import LiveQueryKilled
 from sql.live.interface import LiveDelta, LiveSubscription
 from sql.live.subscription import LiveOptions, LiveRequest
 from sql.live_statements import LiveQueryNotFound
-from sql.statements import KillLiveQuery, SubscribeTo, TableName
+from sql.statements import KillLiveQuery, SubscribeTo
+from sql.table_name import TableName
 from storage import StorageEngine, StorageOptions
 
 ROOT = Identity("root", Role.SYSTEM)

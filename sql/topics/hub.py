@@ -1,0 +1,295 @@
+"""TopicHub: consumers on the event loop. It looks, claims through the writer, reads what was claimed, or waits.
+
+    consume ── look (a snapshot, some µs) ──▶ nothing there ── wait (`waiting`) ──▶ look again
+                     └──▶ something is there ── claim (a work of the writer) ──▶ read and render ──▶ answer
+
+Looking never writes, so consumers that wait or poll in vain cost no commits. A claim is durable before its messages are
+read; when the server dies between the two, they are delivered again after their visibility timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sql.errors import Overloaded
+from sql.services import Services
+from sql.topics.messages import Batch, ConsumeRequest, Message, read_messages
+from sql.topics.settings import TopicSettings
+from sql.topics.waiting import WaitingRoom
+from sql.workers import Control, Workers
+from storage.catalog import Catalog
+from storage.errors import UnknownTopic
+from storage.reading import Reader
+from storage.snapshots import Snapshot
+from storage.topic_definitions import TopicDef
+from storage.topic_groups import decode_state, group_key, is_available
+from storage.topic_log import Bounds, bounds, extent
+from storage.topic_staging import TopicNews
+from storage.topic_writes import (
+    Claimed,
+    ClaimRequest,
+    ClaimResult,
+    Placed,
+    Produced,
+    acknowledge_upto,
+    begin_offset,
+    check_partition,
+    claim,
+    produce,
+    standing,
+    topic_named,
+    wish_of,
+)
+from storage.writer import WriteTransaction
+
+ON_THE_LOOP = 64
+"""Messages that are read on the event loop; more are read on a worker thread."""
+_LEAST_WAIT = 0.001
+
+
+class Look(NamedTuple):
+    """What a look found: whether a claim would give something, where the partitions stand, the next deadline."""
+
+    topic_id: int
+    is_worthwhile: bool
+    positions: dict[int, int]
+    deadline_us: int | None
+
+
+class TopicHub:
+    """The consumers of one database (`Database.topics`). Used on the event loop, except where said otherwise."""
+
+    def __init__(self, services: Services, workers: Workers, settings: TopicSettings | None = None) -> None:
+        self.settings = settings or TopicSettings()
+        self._services = services
+        self._workers = workers
+        self._engine = services.engine
+        self._room = WaitingRoom()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._leave: Callable[[], None] = lambda: None
+        self._stopped = False
+
+    @property
+    def waiting(self) -> int:
+        """Consumers that wait at the moment."""
+        return len(self._room)
+
+    def stop(self) -> None:
+        """Answer everybody who waits, with nothing; nobody waits any more."""
+        self._stopped = True
+        self._leave()
+        self._room.wake_all()
+
+    # --- consuming -----------------------------------------------------------------------------------------------
+
+    async def consume(self, request: ConsumeRequest) -> Batch:
+        """Messages for a consumer; waits for the first one as long as the request says.
+
+        Raises UnknownTopic, UnknownPartition, OffsetOutOfRange, Overloaded.
+        """
+        loop = self._follow()
+        until = loop.time() + request.timeout
+        while True:
+            look = await self._look(request)
+            if look.is_worthwhile:
+                batch = await self._take(request)
+                place = look.topic_id, request.group
+                if batch.has_more:
+                    self._room.wake(place, 1)
+                if batch.messages:
+                    return batch
+            left = until - loop.time()
+            if left <= 0 or self._stopped:
+                return Batch((), False, look.positions)
+            if len(self._room) >= self.settings.max_waiting:
+                raise Overloaded(f"{self.settings.max_waiting} consumers wait already; try again in a moment.")
+            if look.is_worthwhile:
+                continue  # somebody else was faster, or the group has just begun: look again before waiting
+            await self._room.wait((look.topic_id, request.group), self._patience(left, look.deadline_us))
+
+    def _follow(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+
+            def listen(news: TopicNews) -> None:
+                if len(self._room):
+                    loop.call_soon_threadsafe(self._room.tell, news)
+
+            self._leave = self._engine.signals.listen(listen)
+        return self._loop
+
+    def _patience(self, left: float, deadline_us: int | None) -> float:
+        """How long to wait: until the request's time is over, or the next claim of the group expires."""
+        if deadline_us is None:
+            return left
+        return min(left, max((deadline_us - self._services.functions.now_us()) / 1e6, 0.0) + _LEAST_WAIT)
+
+    async def _look(self, request: ConsumeRequest) -> Look:
+        snapshot = self._engine.snapshot_at_once(purpose="looking for messages")
+        if snapshot is not None:
+            with snapshot, snapshot.reading() as reader:
+                return self._looked(request, snapshot, reader)
+
+        def look() -> Look:
+            with self._engine.snapshot(purpose="looking for messages") as waited, waited.reading() as reader:
+                return self._looked(request, waited, reader)
+
+        return await self._workers.run(look, self._control())
+
+    def _looked(self, request: ConsumeRequest, snapshot: Snapshot, reader: Reader) -> Look:
+        topic = _topic(snapshot.catalog, request)
+        numbers = _partitions(topic, request.partition)
+        if request.group is None:
+            positions = {n: begin_offset(topic, n, request.start, _bounds(reader, topic, n)) for n in numbers}
+            behind = any(position < _bounds(reader, topic, number).next for number, position in positions.items())
+            return Look(topic.topic_id, behind, positions, None)
+        claim_request = self._claim_request(request)
+        now = self._services.functions.now_us()
+        wish = wish_of(claim_request, now, 1)
+        positions = {}
+        worthwhile = False
+        deadlines: list[int] = []
+        for number in numbers:
+            key = group_key(topic.topic_id, number, request.group)
+            value = reader.txn.get(key, db=reader.dbs.offsets)
+            state = None if value is None else decode_state(key, value)
+            place = standing(topic, number, state, _bounds(reader, topic, number), claim_request, now)
+            positions[number] = place.state.position
+            worthwhile = worthwhile or place.is_changed or is_available(place.state, place.bounds, wish)
+            deadline = place.state.earliest_deadline()
+            if deadline is not None:
+                deadlines.append(deadline)
+        return Look(topic.topic_id, worthwhile, positions, min(deadlines, default=None))
+
+    async def _take(self, request: ConsumeRequest) -> Batch:
+        """Claim and read; without a group only read."""
+        if request.group is None:
+            return await self._workers.run(lambda: self.read(request), self._control())
+        claim_request = self._claim_request(request)
+        topic, result = await self._engine.commit(lambda wtxn: _claimed(wtxn, request, claim_request))
+        count = sum(claimed.last + 1 - claimed.first for claimed in result.claimed)
+        if not count:
+            return Batch((), result.has_more, result.positions)
+        messages = None
+        if count <= ON_THE_LOOP:
+            snapshot = self._engine.snapshot_at_once(purpose="reading messages")
+            if snapshot is not None:
+                with snapshot:
+                    messages = self._read(snapshot, topic, result.claimed)
+        if messages is None:
+            messages = await self._workers.run(lambda: self._read_now(topic, result.claimed), self._control())
+        return Batch(messages, result.has_more, result.positions)
+
+    def _claim_request(self, request: ConsumeRequest) -> ClaimRequest:
+        assert request.group is not None
+        return ClaimRequest(
+            request.group,
+            request.holder,
+            request.limit,
+            request.max_bytes,
+            int(request.visibility * 1e6),
+            request.partition,
+            request.start,
+            request.ordered,
+            self.settings.max_deliveries,
+        )
+
+    def _control(self) -> Control:
+        return Control(self._services.limits.statement_timeout)
+
+    # --- from any thread -----------------------------------------------------------------------------------------
+
+    def consume_now(self, request: ConsumeRequest) -> Batch:
+        """As `consume`, without waiting, for a thread."""
+        if request.group is None:
+            return self.read(request)
+        claim_request = self._claim_request(request)
+        topic, result = self._engine.commit_sync(lambda wtxn: _claimed(wtxn, request, claim_request))
+        messages = self._read_now(topic, result.claimed) if result.claimed else ()
+        return Batch(messages, result.has_more, result.positions)
+
+    def read(self, request: ConsumeRequest) -> Batch:
+        """Messages from the request's start on, for nobody in particular."""
+        with self._engine.snapshot(purpose="reading messages") as snapshot:
+            with snapshot.reading() as reader:
+                topic = _topic(snapshot.catalog, request)
+                ranges, positions, more = _ranges(reader, topic, request)
+            return Batch(self._read(snapshot, topic, ranges), more, positions)
+
+    def _read_now(self, topic: TopicDef, ranges: Sequence[Claimed]) -> list[Message]:
+        with self._engine.snapshot(purpose="reading messages") as snapshot:
+            return self._read(snapshot, topic, ranges)
+
+    def _read(self, snapshot: Snapshot, topic: TopicDef, ranges: Sequence[Claimed]) -> list[Message]:
+        with snapshot.reading() as reader:
+            bigint = self._services.bigint
+            return list(read_messages(reader, snapshot.catalog, bigint, topic.topic_id, ranges))
+
+    # --- producing, acknowledging --------------------------------------------------------------------------------
+
+    async def produce(self, namespace: str, topic: str, messages: Sequence[Produced], user: str) -> list[Placed]:
+        """Append messages durably. Raises UnknownTopic and UnknownPartition."""
+
+        def work(wtxn: WriteTransaction) -> list[Placed]:
+            return produce(wtxn, topic_named(wtxn, namespace, topic), messages, user)
+
+        return await self._engine.commit(work, weight=max(1, len(messages) // 8))
+
+    async def acknowledge(
+        self, namespace: str, topic: str, group: str, partition: int, upto: int | None, holder: str, *, back: bool
+    ) -> int:
+        """Acknowledge durably; see `storage.topic_writes.acknowledge_upto`."""
+
+        def work(wtxn: WriteTransaction) -> int:
+            found = topic_named(wtxn, namespace, topic)
+            return acknowledge_upto(wtxn, found, group, partition, upto, holder, back=back)
+
+        return await self._engine.commit(work)
+
+
+def _claimed(
+    wtxn: WriteTransaction, request: ConsumeRequest, claim_request: ClaimRequest
+) -> tuple[TopicDef, ClaimResult]:
+    topic = topic_named(wtxn, request.namespace, request.topic)
+    return topic, claim(wtxn, topic, claim_request)
+
+
+def _topic(catalog: Catalog, request: ConsumeRequest) -> TopicDef:
+    topic = catalog.topic(request.namespace, request.topic)
+    if topic is None:
+        raise UnknownTopic(f"Topic '{request.namespace}.{request.topic}' does not exist")
+    return topic
+
+
+def _partitions(topic: TopicDef, partition: int | None) -> Sequence[int]:
+    if partition is None:
+        return range(topic.partitions)
+    check_partition(topic, partition)
+    return (partition,)
+
+
+def _bounds(reader: Reader, topic: TopicDef, partition: int) -> Bounds:
+    return bounds(reader, topic.topic_id, partition, topic.cleared_below(partition))
+
+
+def _ranges(reader: Reader, topic: TopicDef, request: ConsumeRequest) -> tuple[list[Claimed], dict[int, int], bool]:
+    """What a read without a group gives: ranges of partitions, where they end, whether there is more."""
+    numbers = _partitions(topic, request.partition)
+    places = {number: _bounds(reader, topic, number) for number in numbers}
+    positions = {number: begin_offset(topic, number, request.start, found) for number, found in places.items()}
+    ready = [number for number in numbers if positions[number] < places[number].next]
+    left, room = request.limit, request.max_bytes
+    ranges: list[Claimed] = []
+    for place, number in enumerate(ready):
+        if left <= 0 or (ranges and room <= 0):
+            break
+        share = max(1, left // (len(ready) - place))
+        last = min(positions[number] + share, places[number].next) - 1
+        last, used = extent(reader, topic.topic_id, number, positions[number], last, max(room, 1))
+        ranges.append(Claimed(number, positions[number], last, 0))
+        left -= last + 1 - positions[number]
+        room -= used
+        positions[number] = last + 1
+    return ranges, positions, any(positions[number] < places[number].next for number in numbers)

@@ -1,0 +1,105 @@
+"""Consumers that wait for messages: who waits for which group of which topic, and when somebody has to look again.
+
+A waiting consumer costs a future and an entry here. It looks again when the topic gets messages, when its group's
+claims change, or when a claim of another consumer expires; nothing polls. Of a group's consumers a few are woken at a
+time: whoever finds that there is more wakes the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from storage.topic_staging import TopicNews
+
+WOKEN = 4
+"""Consumers of a group that are woken by one commit."""
+
+Place = tuple[int, str | None]
+"""A topic's id and a group; None for consumers without one."""
+
+
+class WaitingRoom:
+    """Used on the event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Place, deque[asyncio.Future[None]]] = {}
+        self._groups: dict[int, dict[str | None, None]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    async def wait(self, place: Place, seconds: float) -> bool:
+        """Wait until it is time to look again; False when the seconds are over first."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        queue = self._waiting.get(place)
+        if queue is None:
+            queue = self._waiting[place] = deque()
+            self._groups.setdefault(place[0], {})[place[1]] = None
+        queue.append(future)
+        self._count += 1
+        timer = loop.call_later(seconds, _resolve, future)
+        try:
+            await future
+            return loop.time() < timer.when()
+        finally:
+            timer.cancel()
+            self._count -= 1
+            self._leave(place, queue, future)
+
+    def _leave(self, place: Place, queue: deque[asyncio.Future[None]], future: asyncio.Future[None]) -> None:
+        if queue and queue[0] is future:
+            queue.popleft()
+        else:
+            try:
+                queue.remove(future)
+            except ValueError:
+                return  # it was woken, and so taken out
+        self._forget(place, queue)
+
+    def _forget(self, place: Place, queue: deque[asyncio.Future[None]]) -> None:
+        if not queue and self._waiting.get(place) is queue:
+            del self._waiting[place]
+            groups = self._groups[place[0]]
+            del groups[place[1]]
+            if not groups:
+                del self._groups[place[0]]
+
+    def tell(self, news: TopicNews) -> None:
+        """A commit brought messages or changed claims."""
+        for topic_id in news.appended:
+            for group in tuple(self._groups.get(topic_id, ())):
+                self.wake((topic_id, group))
+        for topic_id, group in news.groups:
+            if topic_id not in news.appended:
+                self.wake((topic_id, group))
+
+    def wake(self, place: Place, count: int = WOKEN) -> None:
+        """Wake the consumers of a group that have waited longest; those without a group all."""
+        queue = self._waiting.get(place)
+        if queue is None:
+            return
+        left = len(queue) if place[1] is None else count
+        while queue and left:
+            future = queue.popleft()
+            if not future.done():
+                future.set_result(None)
+                left -= 1
+        self._forget(place, queue)
+
+    def wake_all(self) -> None:
+        """Wake everybody: the server stops."""
+        for place in list(self._waiting):
+            self.wake(place, len(self._waiting[place]))
+
+    def places(self) -> Iterable[Place]:
+        """Whom consumers wait for."""
+        return self._waiting.keys()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
