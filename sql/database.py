@@ -36,6 +36,9 @@ from sql.session import Session, numbered
 from sql.statements import Describe, ExecuteAs, Parsed, Query, Show
 from sql.storage_errors import storage_errors
 from sql.system_tables import SystemContext, default_registry
+from sql.topics.hub import TopicHub
+from sql.topics.router import SqlRouter
+from sql.topics.settings import TopicSettings
 from sql.users import PasswordSettings
 from sql.workers import CLOSING, THREADS, Cancelled, Control, Workers
 from storage.engine import StorageEngine
@@ -61,8 +64,9 @@ class Database:
     """SQL over one storage engine. Made and used on one event loop.
 
     `bigint` must be the mode in which results are rendered. `settings` gives the rows of system.settings, `stats`
-    further metrics for system.stats. Everything that a client can follow goes through `live`. `ws_url` tells, on the
-    event loop, where the client of the request under way finds the WebSocket; `last_heard` is that of `SystemContext`.
+    further metrics for system.stats. Everything that a client can follow goes through `live`, consumers of topics come
+    through `topics`; what becomes a message of a topic is decided here from now on. `ws_url` tells, on the event loop,
+    where the client of the request under way finds the WebSocket; `last_heard` is that of `SystemContext`.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Database:
         temp_folder: Path | None = None,
         bigint: BigintMode = BigintMode.AUTO,
         live: LiveSettings | None = None,
+        topics: TopicSettings | None = None,
         ws_url: Callable[[], str] = str,
         last_heard: Callable[[str], int | None] = lambda connection_id: None,
     ) -> None:
@@ -110,15 +115,23 @@ class Database:
         self._workers = Workers(self.limits.workers, self.limits.max_waiting)
         self.live = LiveHub(self._services, self._workers, live or LiveSettings(snapshot_folder=temp_folder))
         self._services.live = self.live
+        self.topics = TopicHub(self._services, self._workers, topics)
+        self._services.topics = self.topics
+        self._router = engine.router = SqlRouter(self._services)
 
     def close(self) -> None:
         """Stop what runs, give the query engine back; waits for both, but not for ever: see `Workers.run`."""
         self.live.stop()
+        self.topics.stop()
         self._workers.stop(StorageUnavailable("The server is shutting down."))
         self._workers.close()
-        closing = threading.Thread(target=self._pool.close, name=f"{THREADS}_closing", daemon=True)
+        closing = threading.Thread(target=self._close_engines, name=f"{THREADS}_closing", daemon=True)
         closing.start()
         closing.join(CLOSING)
+
+    def _close_engines(self) -> None:
+        self._pool.close()
+        self._router.close()
 
     # --- statements ----------------------------------------------------------------------------------------------
 

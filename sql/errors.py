@@ -9,6 +9,8 @@ SqlError                     code, status
 ├── ExecutionError           SQL_EXECUTION_ERROR 400 (constraints, conversions, DDL preconditions)
 ├── Unsupported              UNSUPPORTED 400
 ├── TableNotFound            TABLE_NOT_FOUND 404
+├── TopicNotFound            TOPIC_NOT_FOUND 404
+├── OffsetNotRetained        OFFSET_OUT_OF_RANGE 410, with partition, first and next offset
 ├── PermissionDenied         PERMISSION_DENIED 403
 ├── TransactionConflict      TRANSACTION_CONFLICT 409
 ├── QueryTimeout             QUERY_TIMEOUT 408
@@ -88,6 +90,26 @@ class TableNotFound(SqlError):
 
     code = "TABLE_NOT_FOUND"
     status = 404
+
+
+class TopicNotFound(SqlError):
+    """No such topic."""
+
+    code = "TOPIC_NOT_FOUND"
+    status = 404
+
+
+class OffsetNotRetained(SqlError):
+    """An offset lies before the first message that is there, or behind the next one."""
+
+    code = "OFFSET_OUT_OF_RANGE"
+    status = 410
+
+    def __init__(self, message: str, *, partition: int, first: int, following: int) -> None:
+        super().__init__(message)
+        self.partition = partition
+        self.first = first
+        self.following = following
 
 
 class PermissionDenied(SqlError):

@@ -35,6 +35,7 @@ from storage.views import ReadView
 
 if TYPE_CHECKING:
     from sql.live.live_plan import LivePlan
+    from sql.topics.hub import TopicHub
 
 _LEASE_SLACK = 5.0
 """Seconds that a snapshot's lease outlives the deadline of the statement that reads it."""
@@ -113,6 +114,8 @@ class Services:
         self.passwords = passwords
         self.bigint = bigint
         self.live: LiveQueries = NoLiveQueries(LiveSettings())
+        self.topics: TopicHub
+        """Set by `sql.database.Database` before any statement runs."""
         self.live_plans: PlanCache[LivePlan] = PlanCache(limits.plan_cache_entries)
         """Plans of live queries, by `sql.live.binding`."""
         self._queries: PlanCache[QueryPlan] = PlanCache(limits.plan_cache_entries)

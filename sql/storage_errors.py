@@ -7,17 +7,22 @@ from contextlib import contextmanager
 
 from sql.errors import (
     ExecutionError,
+    InvalidInput,
+    OffsetNotRetained,
     Overloaded,
     QueryTimeout,
     SqlError,
     StorageFullError,
     StorageUnavailable,
+    TopicNotFound,
     TransactionConflict,
 )
 from sql.violations import duplicate_violation
 from storage.catalog import TableDef
 from storage.errors import (
     DuplicateKey,
+    OffsetOutOfRange,
+    PublishFailed,
     QueueFull,
     SchemaChanged,
     SnapshotExpired,
@@ -26,6 +31,8 @@ from storage.errors import (
     StorageError,
     StorageFull,
     StoragePoisoned,
+    UnknownPartition,
+    UnknownTopic,
     WriteConflict,
 )
 
@@ -38,6 +45,14 @@ def translated(error: StorageError, table: TableDef | None = None) -> SqlError:
         return ExecutionError(f"Constraint violation: duplicate value in column(s) {', '.join(error.columns)}")
     if isinstance(error, (WriteConflict, SchemaChanged)):
         return TransactionConflict(f"Conflict: another commit came first ({error}); nothing of this was applied.")
+    if isinstance(error, UnknownTopic):
+        return TopicNotFound(str(error))
+    if isinstance(error, UnknownPartition):
+        return InvalidInput(str(error))
+    if isinstance(error, OffsetOutOfRange):
+        return OffsetNotRetained(str(error), partition=error.partition, first=error.first, following=error.following)
+    if isinstance(error, PublishFailed):
+        return ExecutionError(f"Nothing was written: {error}")
     if isinstance(error, StorageFull):
         return StorageFullError(f"The storage is full: {error}. Nothing of this request's change was kept.")
     if isinstance(error, QueueFull):

@@ -14,6 +14,7 @@ import pyarrow as pa
 from sql.identity import Identity
 from storage.catalog import NamespaceDef, TableDef
 from storage.seams import SYSTEM_CLOCK
+from storage.topic_definitions import TopicDef
 from storage.views import ReadView
 
 
@@ -48,6 +49,14 @@ class DefinitionWriter(ReadView, Protocol):
 
     def drop_namespace(self, name: str) -> None:
         """Remove an (empty) namespace."""
+        ...
+
+    def put_topic(self, topic: TopicDef) -> None:
+        """Create or replace a topic's definition."""
+        ...
+
+    def drop_topic(self, topic_id: int) -> None:
+        """Remove a topic; its messages and groups go with it."""
         ...
 
     def allocate_table_id(self) -> int:

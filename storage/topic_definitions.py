@@ -36,7 +36,7 @@ class TopicSource(msgspec.Struct, frozen=True):
     """Changes of one kind to one table that become messages of a topic.
 
     `condition` is canonical SQL text over the table's columns, None for every row. It is asked of the new row for
-    inserts and updates, of the old row for deletes.
+    inserts and updates, of the old row for deletes. `columns` are the ids of those that payloads show; empty: all.
     """
 
     source_id: int
@@ -44,6 +44,7 @@ class TopicSource(msgspec.Struct, frozen=True):
     operation: Operation
     payload: PayloadMode = PayloadMode.FULL
     condition: str | None = None
+    columns: tuple[int, ...] = ()
 
 
 class TopicDef(msgspec.Struct, frozen=True, dict=True):

@@ -167,6 +167,7 @@ class Publisher:
             int(seqs[0]),
             pack_seqs(seqs),
             b"" if olds is None else olds.astype("<i8").tobytes(),
+            source.columns,
         )
         return SizedRun(run, row_bytes * len(seqs))
 

@@ -67,6 +67,7 @@ class RowRun(msgspec.Struct, array_like=True, frozen=True, tag=1):
 
     `seqs`: the events' `_seq`s less `first`, as packed u32; empty when they are `first`, `first + 1`, …
     `olds`: the versions that went, packed i64; empty when the payload needs none.
+    `columns`: the ids of the columns that the payload shows; empty when it shows all that the table has at reading.
     """
 
     timestamp_us: int
@@ -79,6 +80,7 @@ class RowRun(msgspec.Struct, array_like=True, frozen=True, tag=1):
     first: int
     seqs: bytes = b""
     olds: bytes = b""
+    columns: tuple[int, ...] = ()
 
     def event_seqs(self) -> Seqs:
         """The events' `_seq`s, ascending."""

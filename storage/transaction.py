@@ -9,7 +9,7 @@ is kept. Definitions are checked in the same way (SchemaChanged).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -20,6 +20,7 @@ from storage.errors import SchemaChanged, WriteConflict
 from storage.layout import SEQ
 from storage.staged_view import StagedView
 from storage.staging import StagedPartition, Undo
+from storage.topic_definitions import TopicDef
 from storage.views import Base
 from storage.writer import WriteTransaction
 
@@ -51,7 +52,8 @@ class Transaction(StagedView):
         super().__init__(base, FIRST_PROVISIONAL, lambda: next(_VERSIONS))
         self._id_source = base
         self._seen_objects: dict[tuple[str, str], bytes | None] = {}
-        self._savepoints: list[tuple[Undo, tuple[int, Catalog | None], int, int]] = []
+        self._savepoints: list[tuple[Undo, tuple[int, Catalog | None], int, int, int]] = []
+        self._also: list[Callable[[WriteTransaction], object]] = []
         self._mark = 1
         self.staged_rows = 0
         self.staged_bytes = 0
@@ -105,6 +107,22 @@ class Transaction(StagedView):
         """Stage the end of a namespace."""
         self._objects.drop_namespace(name)
 
+    def put_topic(self, topic: TopicDef) -> None:
+        """Topics are changed by works of the writer only."""
+        raise SchemaChanged(f"topic {topic.full_name} cannot be changed in a transaction")
+
+    def drop_topic(self, topic_id: int) -> None:
+        """Topics are changed by works of the writer only."""
+        raise SchemaChanged("a topic cannot be dropped in a transaction")
+
+    def also(self, work: Callable[[WriteTransaction], object], size: int = 64) -> None:
+        """Run `work` in the writer when the transaction is applied, after its rows: PUBLISH and ACK.
+
+        Its effect is not seen by the transaction's own reads; `size` is what it holds, in bytes.
+        """
+        self._also.append(work)
+        self._note(1, size)
+
     def put_object(self, kind: str, name: str, value: msgspec.Struct) -> None:
         """Stage a definition of any other kind."""
         self._seen_objects.setdefault((kind, name), self._base.object_bytes(kind, name))
@@ -123,7 +141,9 @@ class Transaction(StagedView):
 
     def savepoint(self) -> int:
         """Remember this state; the number is for `rollback_to`."""
-        self._savepoints.append((self._undo, self._objects.mark(), self.staged_rows, self.staged_bytes))
+        self._savepoints.append(
+            (self._undo, self._objects.mark(), self.staged_rows, self.staged_bytes, len(self._also))
+        )
         self._undo = Undo()
         self._mark += 1
         return len(self._savepoints) - 1
@@ -132,8 +152,9 @@ class Transaction(StagedView):
         """Forget everything staged since that savepoint (and the savepoint itself)."""
         while len(self._savepoints) > savepoint:
             self._undo.roll_back(self._overlay)
-            self._undo, objects, self.staged_rows, self.staged_bytes = self._savepoints.pop()
+            self._undo, objects, self.staged_rows, self.staged_bytes, works = self._savepoints.pop()
             self._objects.roll_back(objects)
+            del self._also[works:]
         self._mark += 1
 
     # --- writing -------------------------------------------------------------------------------------------------
@@ -153,6 +174,8 @@ class Transaction(StagedView):
             more, fewer = _apply_partition(wtxn, table, partition, staged)
             added += more
             removed += fewer
+        for work in self._also:
+            work(wtxn)
         return CommitInfo(first, wtxn.next_seq - 1, wtxn.now_us(), added, removed)
 
     def _note(self, rows: int, size: int) -> None:

@@ -65,7 +65,8 @@ class RunRenderer:
         keys = message_keys(table, rows)
         if run.payload is PayloadMode.KEY:
             return Rendered(keys, [_encode(row) for row in self._key_rows(table, rows)])
-        shown = self._wire_rows(table.columns, rows)
+        columns = [column for column in table.columns if not run.columns or column.column_id in run.columns]
+        shown = self._wire_rows(columns, rows)
         marks = self._marks(run, seqs)
         end: Row
         if run.payload is PayloadMode.FULL:
@@ -75,7 +76,7 @@ class RunRenderer:
         if is_delete:
             before, shown = shown, before
         elif run.operation is Operation.UPDATE:
-            before = self._wire_rows(table.columns, self._rows(table, run.user, run.old_seqs()))
+            before = self._wire_rows(columns, self._rows(table, run.user, run.old_seqs()))
         named = self._key_rows(table, rows)
         end = {"_table": table.full_name}
         payloads = [
