@@ -39,7 +39,7 @@ def run(options: Options) -> Iterator[Report]:
     with topic_stage(options, "headrace", "nats", "redis") as running:
         for peer in running.peers.values():
             once(peer, lambda client: fill(client, STORED))
-        measured = in_turn(running, consumed)
+        measured = in_turn(running, f"{NAME}-consume", consumed)
         yield Report(
             title=f"Consume and acknowledge in batches of {BATCH}, 1 consumer",
             unit="messages/s",
@@ -51,7 +51,7 @@ def run(options: Options) -> Iterator[Report]:
             note="a batch: Headrace consume + ack, NATS fetch + an answered acknowledgement of the last for all, Redis"
             " XREADGROUP + XACK of all ids; syncs: whether claims and acknowledgements are synced",
         )
-        measured = in_turn(running, lambda peer, seconds: drive(peer, 1, seconds, publish, nothing))
+        measured = in_turn(running, f"{NAME}-publish", lambda peer, seconds: drive(peer, 1, seconds, publish, nothing))
         yield Report(
             title=f"Durable publish in batches of {BATCH}, 1 producer",
             unit="messages/s",

@@ -32,6 +32,7 @@ def run(options: Options) -> Iterator[Report]:
             by_wrk: list[Measurement] = []
             measured = in_turn(
                 running,
+                f"{NAME}-{producers}",
                 lambda peer, seconds, producers=producers: drive(peer, producers, seconds, publish, nothing),  # type: ignore[misc]
                 after_round=lambda seconds, producers=producers, found=by_wrk: found.extend(  # type: ignore[misc]
                     _by_wrk(running, producers, seconds)

@@ -20,7 +20,7 @@ from benches.live_runs import milliseconds
 from benches.peer_nats import Nats
 from benches.peer_redis import Redis
 from benches.peers import Unavailable
-from benches.runner import Options
+from benches.runner import Options, profiled
 from benches.table import Row
 from benches.topic_peers import TopicClient, TopicHeadrace, TopicPeer
 
@@ -155,15 +155,21 @@ def once(peer: TopicPeer, work: Callable[[TopicClient], Awaitable[Any]]) -> None
 
 def in_turn(
     running: TopicStage,
+    name: str,
     run: Callable[[TopicPeer, float], Run],
     after_round: Callable[[float], None] | None = None,
 ) -> dict[str, list[Run]]:
-    """Run every system in every round, then what `after_round` does; a round of one second before is not counted."""
+    """Run every system in every round, then what `after_round` does; a round of one second before is not counted.
+
+    `name` is that of the flame graph of Headrace's last round, if one is asked for.
+    """
     measured: dict[str, list[Run]] = {}
     for number in range(running.options.rounds + 1):
         seconds = running.options.seconds if number else WARM_UP_SECONDS
         for key, peer in running.peers.items():
-            result = run(peer, seconds)
+            recorded = key == "headrace" and number == running.options.rounds
+            with profiled(running.options, peer.pids()[0], name) if recorded else contextlib.nullcontext():
+                result = run(peer, seconds)
             if number:
                 measured.setdefault(key, []).append(result)
         if after_round is not None:
