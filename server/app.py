@@ -21,6 +21,7 @@ from server.routes import openapi
 from server.routes.health import HealthRoutes
 from server.routes.ingest import IngestRoute
 from server.routes.sql import SqlEndpoint
+from server.routes.topics import TopicRoutes
 from server.state import AppState
 
 SQL_PATH = "/v1/api/sql"
@@ -43,7 +44,7 @@ def create_app(
     sql = SqlEndpoint(state, active)
     routes = [*own_routes(state, active), *more_routes]
     router = Router(routes, redirect_slashes=False, default=_not_found, lifespan=_lifespan(active))
-    hot = dict.fromkeys(websocket_routes, _upgrade_required) | {SQL_PATH: sql}
+    hot = dict.fromkeys(websocket_routes, _upgrade_required) | {SQL_PATH: sql} | TopicRoutes(state, active).endpoints()
     return Gate(_mark(router), hot, state.config, state.limits, websocket_routes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from sql.duck import DuckOptions, bound_process_memory
 from sql.limits import SqlLimits
 from sql.live.settings import LiveSettings
 from sql.rendering import BigintMode
+from sql.topics.settings import TopicSettings
 from sql.users import PasswordSettings
 from storage.engine import StorageEngine
 from storage.options import StorageOptions
@@ -47,6 +48,8 @@ class Assembly:
     limits: RateLimits
     needs_setup: bool
     live: LiveService
+    stop_waiting: Callable[[], None]
+    """Ends the answers that would not end by themselves soon: live queries, and consumers that wait."""
 
 
 def storage_options(config: Config) -> StorageOptions:
@@ -104,6 +107,24 @@ def live_settings(config: Config, folder: Path) -> LiveSettings:
     )
 
 
+def topic_settings(config: Config) -> TopicSettings:
+    """Return what the configuration means for topics."""
+    topics = config.topics
+    return TopicSettings(
+        visibility_timeout=topics.visibility_timeout_secs,
+        max_visibility_timeout=topics.max_visibility_timeout_secs,
+        max_deliveries=topics.max_deliveries,
+        max_poll_seconds=topics.max_poll_seconds,
+        max_batch_messages=topics.max_batch_messages,
+        max_batch_bytes=topics.max_batch_bytes,
+        max_message_bytes=topics.max_message_bytes,
+        max_key_bytes=topics.max_key_bytes,
+        max_waiting=topics.max_waiting,
+        retention_seconds=topics.default_retention_seconds,
+        retention_bytes=topics.default_retention_bytes,
+    )
+
+
 def stats_of(engine: StorageEngine, started: float) -> dict[str, str]:
     """Return the figures of `system.stats`; `started` is the clock's reading at the start."""
     uptime = SYSTEM_CLOCK.monotonic() - started
@@ -147,6 +168,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             temp_folder=folder / "tmp",
             bigint=BigintMode(config.wire.bigint),
             live=live_settings(config, folder / "tmp"),
+            topics=topic_settings(config),
             ws_url=urls.of_current,
             last_heard=last_heard,
         )
@@ -178,4 +200,9 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
         metrics = MetricsRoute(lambda: {**figures(), **database.live.stats()}, context.authenticator)
         more = [*auth_routes(context), *event_routes(live, upgrades, limits), metrics.route()]
         app = create_app(state, more, websocket_routes={WS_PATH: live})
-        yield Assembly(app, limits, needs_setup, live)
+
+        def stop_waiting() -> None:
+            live.stop()
+            database.topics.stop()
+
+        yield Assembly(app, limits, needs_setup, live, stop_waiting)

@@ -284,6 +284,37 @@ class LiveSection(msgspec.Struct, frozen=True):
             raise ValueError("key 'batch_size' is larger than 'max_batch_size'")
 
 
+class TopicsSection(msgspec.Struct, frozen=True):
+    """Topics and their consumers."""
+
+    visibility_timeout_secs: Annotated[
+        float, Meta(gt=0, description="How long messages are a consumer's until they are delivered again")
+    ] = 60.0
+    max_visibility_timeout_secs: Annotated[
+        float, Meta(gt=0, description="The longest such time that a consumer may ask for")
+    ] = 43_200.0
+    max_deliveries: Annotated[
+        int,
+        Meta(ge=0, description="Deliveries without an acknowledgement that make a message a dead letter; 0: never"),
+    ] = 0
+    max_poll_seconds: Annotated[
+        float, Meta(ge=0, description="How long a consumer may wait for messages in one request")
+    ] = 60.0
+    max_batch_messages: Annotated[int, Meta(ge=1, description="Most messages of one answer, or of one produce")] = (
+        10_000
+    )
+    max_batch_bytes: Annotated[int, Meta(ge=1024, description="Bytes of the payloads of one answer, about")] = 8 * MIB
+    max_message_bytes: Annotated[int, Meta(ge=1, description="Largest payload that may be produced")] = MIB
+    max_key_bytes: Annotated[int, Meta(ge=1, description="Longest key that may be produced")] = 4096
+    max_waiting: Annotated[int, Meta(ge=1, description="Consumers that may wait at a time")] = 50_000
+    default_retention_seconds: Annotated[
+        int, Meta(ge=0, description="How long a new topic keeps messages, if it does not say; 0: no bound")
+    ] = 604_800
+    default_retention_bytes: Annotated[
+        int, Meta(ge=0, description="How many bytes of messages a new topic keeps, if it does not say; 0: no bound")
+    ] = GIB
+
+
 class ExecutionSection(msgspec.Struct, frozen=True):
     """Bounds of a statement."""
 
@@ -361,6 +392,7 @@ class Config(msgspec.Struct, frozen=True):
     security: SecuritySection = msgspec.field(default_factory=SecuritySection)
     websocket: WebsocketSection = msgspec.field(default_factory=WebsocketSection)
     live: LiveSection = msgspec.field(default_factory=LiveSection)
+    topics: TopicsSection = msgspec.field(default_factory=TopicsSection)
     execution: ExecutionSection = msgspec.field(default_factory=ExecutionSection)
     duckdb: DuckdbSection = msgspec.field(default_factory=DuckdbSection)
     wire: WireSection = msgspec.field(default_factory=WireSection)

@@ -81,7 +81,7 @@ async def _run(config: Config, engine: StorageEngine, folder: Path, listener: so
             gc.collect()
             gc.freeze()  # what lives as long as the server is never looked through again
 
-        server = make_server(assembly.app, config, assembly.limits, tell, assembly.live.stop)
+        server = make_server(assembly.app, config, assembly.limits, tell, assembly.stop_waiting)
         await server.serve([listener])
         gc.unfreeze()
         return 0 if server.started else 1

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Protocol
 from server.exchange import Exchange
 from sql.identity import Identity
 from sql.results import ResultColumn, StatementResult
+from sql.topics.messages import Batch, ConsumeRequest
+from sql.topics.settings import TopicSettings
 from storage.seams import Clock, SystemClock
+from storage.topic_writes import Placed, Produced
 
-__all__ = ["AppState", "Authenticator", "Clock", "Database", "Engine", "ResultStream", "SystemClock"]
+__all__ = ["AppState", "Authenticator", "Clock", "Database", "Engine", "ResultStream", "SystemClock", "Topics"]
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,8 +39,34 @@ class ResultStream(Protocol):
         """The rows; closing the iterator (`aclose`) ends the query."""
 
 
+class Topics(Protocol):
+    """What the routes need of `sql.topics.hub.TopicHub`."""
+
+    @property
+    def settings(self) -> TopicSettings:
+        """Bounds."""
+
+    async def consume(self, request: ConsumeRequest) -> Batch:
+        """Messages for a consumer; waits as long as the request says. Raises SqlError or StorageError."""
+
+    async def produce(self, namespace: str, topic: str, messages: Sequence[Produced], user: str) -> list[Placed]:
+        """Append messages durably; where each one went."""
+
+    async def acknowledge(
+        self, namespace: str, topic: str, group: str, partition: int, upto: int | None, holder: str, *, back: bool
+    ) -> int:
+        """Acknowledge durably; the offset that counts as acknowledged, -1 for none."""
+
+
 class Database(Protocol):
     """What the routes need of `sql.database.Database`."""
+
+    @property
+    def topics(self) -> Topics:
+        """Consumers and producers of topics."""
+
+    def scope(self, namespace: str | None) -> str:
+        """The namespace that a request means."""
 
     async def execute(
         self, sql: str, params: list[object] | None, namespace: str | None, identity: Identity

@@ -11,6 +11,7 @@ SqlError                     code, status
 ├── TableNotFound            TABLE_NOT_FOUND 404
 ├── TopicNotFound            TOPIC_NOT_FOUND 404
 ├── OffsetNotRetained        OFFSET_OUT_OF_RANGE 410, with partition, first and next offset
+├── MessageTooLarge          MESSAGE_TOO_LARGE 413
 ├── PermissionDenied         PERMISSION_DENIED 403
 ├── TransactionConflict      TRANSACTION_CONFLICT 409
 ├── QueryTimeout             QUERY_TIMEOUT 408
@@ -110,6 +111,13 @@ class OffsetNotRetained(SqlError):
         self.partition = partition
         self.first = first
         self.following = following
+
+
+class MessageTooLarge(SqlError):
+    """A message's payload or key is larger than `topics.max_message_bytes` or `topics.max_key_bytes`."""
+
+    code = "MESSAGE_TOO_LARGE"
+    status = 413
 
 
 class PermissionDenied(SqlError):

@@ -12,7 +12,7 @@ anything else           500 INTERNAL_ERROR with the request id; the traceback go
 ======================  =======================================================================================
 
 On `/v1/api/auth/` codes are ids in lower case (`internal_error`), elsewhere under `/v1/api/` an unexpected error has
-the SQL shape.
+the SQL shape. On `/v1/api/topics/` everything but the bearer's errors is `{"error": message, "code": code}`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from server.errors import HttpError
 from server.exchange import Exchange
 from server.wire import SqlFailure, SqlFailureDetail
-from sql.errors import MemoryLimitExceeded, SqlError
+from sql.errors import MemoryLimitExceeded, OffsetNotRetained, SqlError
 from sql.rendering import encode_error
 from sql.storage_errors import translated
 from storage.errors import StorageError
@@ -32,6 +32,8 @@ Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 JSON = (b"content-type", b"application/json")
 
+TOPICS_PREFIX = "/v1/api/topics/"
+_TOPIC_CODES = {"TOPIC_NOT_FOUND": "NOT_FOUND", "PERMISSION_DENIED": "FORBIDDEN"}
 _AUTH_PREFIX = "/v1/api/auth/"
 _API_PREFIX = "/v1/api/"
 _ROUTER_CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
@@ -44,6 +46,8 @@ def answer_to(error: Exception, exchange: Exchange) -> Answer:
     elif isinstance(error, MemoryError):
         error = MemoryLimitExceeded("The request needs more memory than the server has left; try again in a moment.")
     if isinstance(error, SqlError):
+        if exchange.scope["path"].startswith(TOPICS_PREFIX):
+            return error.status, _retry_later(error.status), _topic_error(error)
         return error.status, _retry_later(error.status), _sql_error(error, exchange)
     if isinstance(error, HttpError):
         return _http_error(error, exchange)
@@ -64,6 +68,13 @@ def _sql_error(error: SqlError, exchange: Exchange) -> bytes:
     return encode_error(error, exchange.took_ms)
 
 
+def _topic_error(error: SqlError) -> bytes:
+    body: dict[str, object] = {"error": error.message, "code": _TOPIC_CODES.get(error.code, error.code)}
+    if isinstance(error, OffsetNotRetained):
+        body |= {"partition_id": error.partition, "first_offset": error.first, "next_offset": error.following}
+    return msgspec.json.encode(body)
+
+
 def _http_error(error: HttpError, exchange: Exchange) -> Answer:
     headers = _headers(error.headers)
     if error.sql_shape:
@@ -77,6 +88,8 @@ def _internal_error(exchange: Exchange) -> bytes:
     message = "The server met an unexpected error; its log tells more under this request id."
     if path.startswith(_AUTH_PREFIX):
         return _flat("internal_error", message, fields)
+    if path.startswith(TOPICS_PREFIX):
+        return msgspec.json.encode({"error": message, "code": "INTERNAL_ERROR", **fields})
     if path.startswith(_API_PREFIX):
         return sql_failure("INTERNAL_ERROR", message, exchange.took_ms, **fields)
     return _flat("INTERNAL_ERROR", message, fields)
