@@ -11,6 +11,7 @@ What is checked
 - keys: every live row is found under its key in each index, and no index has a key too many.
 - times: ascends in both columns; every commit that added rows to a STREAM table stands there under its time (unless it
   was pruned), no other one does, and every live row of a STREAM table has a time.
+- topics, offsets: see `storage.check_topics`.
 - commits: checksums, order, no overlap; added rows exist in rows or history, superseded ones are dead by what the
   commit says; every stored row of the retained log was added by a commit.
 
@@ -31,6 +32,7 @@ from storage.catalog import Catalog, NamespaceDef, TableDef
 from storage.changes import PartitionRecord, decode_commit
 from storage.check_rows import PartitionCheck, Walked, entries_under
 from storage.check_times import TimesCheck
+from storage.check_topics import TopicsCheck
 from storage.environment import (
     FORMAT,
     FORMAT_KEY,
@@ -53,8 +55,9 @@ from storage.keys import (
 )
 from storage.layout import layout_of
 from storage.memory import BatchMemory
-from storage.objects import DROPPED, NAMESPACE, TABLE, DroppedTable, table_name
+from storage.objects import DROPPED, DROPPED_TOPIC, NAMESPACE, TABLE, TOPIC, DroppedTable, DroppedTopic, table_name
 from storage.reading import Reader
+from storage.topic_definitions import TopicDef
 
 LIMIT = 1_000
 _Key = tuple[int, bytes]
@@ -120,6 +123,7 @@ class _Check:
         self._commits()
         self._covered()
         self._times()
+        TopicsCheck(self.reader, self.catalog, self.dropped, self.walked, self.report).run()
         return self.problems[:LIMIT]
 
     def report(self, structure: str, place: str, message: str) -> None:
@@ -135,6 +139,7 @@ class _Check:
     def _catalog(self) -> None:
         namespaces: list[NamespaceDef] = []
         tables: list[TableDef] = []
+        topics: list[TopicDef] = []
         for key, value in entries_under(self.reader.txn, self.reader.dbs.catalog, b""):
             kind, _, name = key.partition(b"\0")
             place = f"{kind.decode(errors='replace')} {name.decode(errors='replace')}"
@@ -149,8 +154,15 @@ class _Check:
                     layout_of(decoded)
                     tables.append(decoded)
                     expected = object_key(TABLE, table_name(decoded.table_id))
+                elif kind == TOPIC.encode():
+                    decoded = msgspec.msgpack.decode(value, type=TopicDef)
+                    topics.append(decoded)
+                    expected = object_key(TOPIC, table_name(decoded.topic_id))
                 elif kind == DROPPED.encode():
                     self.dropped.add(msgspec.msgpack.decode(value, type=DroppedTable).table_id)
+                    continue
+                elif kind == DROPPED_TOPIC.encode():
+                    self.dropped.add(msgspec.msgpack.decode(value, type=DroppedTopic).topic_id)
                     continue
                 else:
                     msgspec.msgpack.decode(value)
@@ -160,7 +172,8 @@ class _Check:
                 continue
             if expected != key:
                 self.report("catalog", place, "stands under a name that is not its own")
-        self.catalog = Catalog(0, namespaces, tables)
+        self.catalog = Catalog(0, namespaces, tables, topics)
+        self._topics(topics)
         names: set[str] = set()
         next_table_id = read_number(self.reader.txn, self.reader.dbs, NEXT_TABLE_ID, 1)
         for table in tables:
@@ -175,6 +188,18 @@ class _Check:
                 self.report("catalog", table.full_name, f"is of kind {table.kind} with a TTL of {table.ttl_seconds} s")
             if table.expires and layout_of(table).indexes:
                 self.report("catalog", table.full_name, "is a STREAM table with a key index")
+
+    def _topics(self, topics: list[TopicDef]) -> None:
+        names: set[str] = set()
+        for topic in topics:
+            if self.catalog.namespace(topic.namespace) is None:
+                self.report("catalog", f"topic {topic.full_name}", "lies in a namespace that does not exist")
+            if topic.full_name in names:
+                self.report("catalog", f"topic {topic.full_name}", "exists twice")
+            names.add(topic.full_name)
+            for source in topic.sources:
+                if self.catalog.table_by_id(source.table_id) is None or source.table_id not in topic.referred:
+                    self.report("catalog", f"topic {topic.full_name}", f"has a source in table id {source.table_id}")
 
     def _partitions(self) -> None:
         for table in self.catalog.tables():

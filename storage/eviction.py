@@ -26,12 +26,12 @@ from storage.errors import StorageClosed, StorageError, StorageFull, StoragePois
 from storage.expiry import cutoff, longest_ttl_us, prunable, prune, time_of_seq
 from storage.keys import partition_key, row_key_prefix
 from storage.layout import TableLayout
-from storage.merge import SubmitExclusive
 from storage.objects import TABLE
 from storage.options import StorageOptions
 from storage.reading import Reader
 from storage.seams import Clock
 from storage.snapshots import Snapshot, SnapshotRegistry
+from storage.submission import SubmitExclusive
 from storage.writer import WriteTransaction
 
 log = logging.getLogger("headrace.storage")

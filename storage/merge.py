@@ -1,4 +1,4 @@
-"""The background thread that merges small batches, keeps the log within its retention and reclaims dropped tables.
+"""The background thread that merges small batches, keeps log and topics within retention, reclaims what was dropped.
 
 It learns from the writer which partitions got batches or dead rows, plans and builds from snapshots (`storage.merging`,
 `storage.retention`), and changes the database only through works that run alone in the writer, each one bounded.
@@ -11,23 +11,23 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from storage.environment import LOG_TRUNCATED, read_number
 from storage.errors import StorageClosed, StorageError, StorageFull, StoragePoisoned
 from storage.keys import partition_key, row_key_prefix
 from storage.layout import layout_of
 from storage.merging import Job, apply_job, build, candidates, choose
-from storage.objects import DROPPED, DroppedTable
 from storage.options import StorageOptions
+from storage.reading import Reader
 from storage.retention import purge_history, purgeable_history, reclaim_table, truncate_log, truncation_point
 from storage.seams import Clock
 from storage.snapshots import Snapshot, SnapshotRegistry
-from storage.submission import Commit
+from storage.submission import SubmitExclusive
+from storage.topic_retention import TopicJanitor, dropped_tables, floors
 from storage.writer import WriteTransaction
 
 log = logging.getLogger("headrace.storage")
-T = TypeVar("T")
 
 SLICE_BYTES = 4 << 20
 SLICE_JOBS = 64
@@ -47,13 +47,6 @@ class Touched(Protocol):
     @property
     def old(self) -> list[int]:
         """Rows superseded."""
-
-
-class SubmitExclusive(Protocol):
-    """Runs a work alone in the writer."""
-
-    def __call__(self, work: Callable[[WriteTransaction], T]) -> Commit[T]:
-        """Queue the work."""
 
 
 class Merger:
@@ -79,6 +72,7 @@ class Merger:
         self._stopped = threading.Event()
         self._history_at = b""
         self._thread: threading.Thread | None = None
+        self._janitor = TopicJanitor()
         self.merges = 0
         self.truncated = truncated
 
@@ -192,6 +186,7 @@ class Merger:
         jobs: list[Job] = []
         size = 0
         with self._snapshot("merging") as snapshot, snapshot.reading() as reader:
+            kept_after = _kept_after(snapshot, reader)
             while left and len(jobs) < SLICE_JOBS:
                 table_id, user = left[0]
                 table = snapshot.catalog.table_by_id(table_id)
@@ -199,7 +194,7 @@ class Merger:
                 runs = choose(candidates(reader, row_key_prefix(table_id, partition)), self._options) if table else []
                 for run in runs:
                     assert table is not None
-                    job = build(reader, layout_of(table), partition, run)
+                    job = build(reader, layout_of(table), partition, run, kept_after(table_id))
                     jobs.append(job)
                     size += job.size
                     if size > SLICE_BYTES:
@@ -218,12 +213,16 @@ class Merger:
     # --- retention -----------------------------------------------------------------------------------------------
 
     def maintain(self) -> None:
-        """Truncate the log, purge history, reclaim dropped tables."""
+        """Truncate the log and the topics, purge history, reclaim dropped tables.
+
+        What topics keep of superseded rows stands in `history` beside what the log keeps; it is not the log's to give.
+        """
         options = self._options
+        self._janitor.run(self._snapshot, self._submit, self._clock.now_us(), self._stopped.is_set)
         before = self._clock.now_us() - int(options.retention_seconds * 1e6)
         while not self._stopped.is_set():
             with self._snapshot("retention") as snapshot, snapshot.reading() as reader:
-                point = truncation_point(reader, before, self._retention_bytes())
+                point = truncation_point(reader, before, self._retention_bytes() + self._janitor.nbytes)
                 self.truncated = read_number(reader.txn, reader.dbs, LOG_TRUNCATED, 0)
             if point <= self.truncated:
                 break
@@ -231,8 +230,9 @@ class Merger:
             self.truncated = point
             self._purge_history()
         self._purge_history()
-        with self._snapshot("reclaiming") as snapshot:
-            dropped = [d.table_id for d in snapshot.list_objects(DROPPED, DroppedTable)]
+        with self._snapshot("reclaiming") as snapshot, snapshot.reading() as reader:
+            gone = dropped_tables(snapshot)
+            dropped = gone.keys() - floors(reader, snapshot.catalog, gone).keys()
         for table_id in dropped:
             done = False
             while not done and not self._stopped.is_set():
@@ -246,11 +246,18 @@ class Merger:
 
     def _purge_history(self) -> None:
         with self._snapshot("purging history") as snapshot, snapshot.reading() as reader:
-            truncated = read_number(reader.txn, reader.dbs, LOG_TRUNCATED, 0)
-            keys, following = purgeable_history(reader, snapshot.catalog, self._history_at, 256, truncated)
+            needed = _kept_after(snapshot, reader)
+            keys, following = purgeable_history(reader, snapshot.catalog, self._history_at, 256, needed)
         self._history_at = following or b""
         if keys:
             self._submit(lambda wtxn: purge_history(wtxn, keys)).result()
 
     def _snapshot(self, purpose: str) -> Snapshot:
         return self._registry.open(None, purpose)
+
+
+def _kept_after(snapshot: Snapshot, reader: Reader) -> Callable[[int], int]:
+    """For each table, which of its superseded rows are needed: by the log, or by messages that refer to them."""
+    truncated = read_number(reader.txn, reader.dbs, LOG_TRUNCATED, 0)
+    found = floors(reader, snapshot.catalog, dropped_tables(snapshot))
+    return lambda table_id: min(truncated, found.get(table_id, truncated))

@@ -6,8 +6,8 @@ merged into one, for the lowest such t: a stream of one-row commits is rewritten
 share of dead rows is high is rewritten alone.
 
 Building happens off the writer's thread, from a snapshot: live rows (in the present schema version) become new batches;
-superseded rows that the log still needs go to `history`, into its batches or between them, so that those never overlap
-either.
+superseded rows that the log or a topic still needs go to `history`, into its batches or between them, so that those
+never overlap either.
 
 Applying happens in the writer, in one bounded slice: the sources must still be what they were; rows that died since the
 snapshot are translated by `_seq` into dead rows of the new batches; the sources are deleted.
@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from storage.batches import MAX_ROWS, Seqs, encode_batch, read_header, seqs_of
 from storage.dead import EMPTY, Entries
-from storage.environment import LOG_TRUNCATED, Txn, read_number
+from storage.environment import Txn
 from storage.flushing import put_dead
 from storage.keys import row_key_prefix
 from storage.layout import BY, SEQ, TableLayout
@@ -130,10 +130,9 @@ def candidates(reader: Reader, prefix: bytes) -> list[Candidate]:
     ]
 
 
-def build(reader: Reader, layout: TableLayout, partition: bytes, run: Sequence[Candidate]) -> Job:
-    """Build a merge from a snapshot."""
+def build(reader: Reader, layout: TableLayout, partition: bytes, run: Sequence[Candidate], kept_after: int) -> Job:
+    """Build a merge from a snapshot. Rows that were superseded after `kept_after` are still needed by somebody."""
     prefix = row_key_prefix(layout.table.table_id, partition)
-    truncated = read_number(reader.txn, reader.dbs, LOG_TRUNCATED, 0)
     sources: dict[bytes, int] = {}
     known: dict[bytes, Entries] = {}
     live: list[pa.RecordBatch] = []
@@ -153,12 +152,12 @@ def build(reader: Reader, layout: TableLayout, partition: bytes, run: Sequence[C
         mask = np.ones(rows.num_rows, dtype=bool)
         mask[entries["row"]] = False
         live.append(rows.filter(pa.array(mask)))
-        needed = np.sort(entries[entries["seq"] > truncated], order="row")
+        needed = np.sort(entries[entries["seq"] > kept_after], order="row")
         if len(needed):
             gone.append(with_by(rows.take(pa.array(needed["row"].astype(np.int64))), needed["seq"].astype(np.int64)))
     version = layout.table.schema_version
     outputs = _outputs(prefix, live, version)
-    old_history, new_history = _history(reader, layout, prefix, gone, low, truncated)
+    old_history, new_history = _history(reader, layout, prefix, gone, low, kept_after)
     return Job(prefix, sources, known, outputs, old_history, new_history)
 
 
@@ -235,7 +234,7 @@ def _outputs(prefix: bytes, batches: Sequence[pa.RecordBatch], version: int) -> 
 
 
 def _history(
-    reader: Reader, layout: TableLayout, prefix: bytes, gone: list[pa.RecordBatch], low: int, truncated: int
+    reader: Reader, layout: TableLayout, prefix: bytes, gone: list[pa.RecordBatch], low: int, kept_after: int
 ) -> tuple[list[bytes], list[Output]]:
     """The history batches that superseded rows join, and what replaces them.
 
@@ -274,7 +273,7 @@ def _history(
                 reader.decode(layout, batch, reader, history=True)
             )
             by = found.column(found.num_columns - 1).to_numpy()
-            pieces.append(found if by.min() > truncated else found.filter(pa.array(by > truncated)))
+            pieces.append(found if by.min() > kept_after else found.filter(pa.array(by > kept_after)))
         whole = _in_order(pieces)
         limit = min(MAX_ROWS, max(1, whole.num_rows * HISTORY_BYTES // max(whole.nbytes, 1)))
         for start_row in range(0, whole.num_rows, limit):

@@ -43,10 +43,14 @@ class ObjectBase(Protocol):
 
 
 class DroppedTable(msgspec.Struct, frozen=True):
-    """A table whose rows wait to be reclaimed, and its last definition for those who still read them."""
+    """A table whose rows wait to be reclaimed, and its last definition for those who still read them.
+
+    Nothing happened to it after `last_seq`.
+    """
 
     table_id: int
     definition: TableDef | None = None
+    last_seq: int = 0
 
 
 class DroppedTopic(msgspec.Struct, frozen=True):
@@ -124,13 +128,14 @@ class StagedObjects:
         self.put(TABLE, table_name(table.table_id), table)
         self._catalog = self.catalog.evolve(self._next_version(), put=[table])
 
-    def drop_table(self, table_id: int) -> None:
-        """Stage the end of a table; its rows are reclaimed later."""
+    def drop_table(self, table_id: int, last_seq: int = 0) -> None:
+        """Stage the end of a table after `last_seq`; its rows are reclaimed later."""
         for topic in {topic.topic_id: topic for topic, _ in self.catalog.sources_of(table_id)}.values():
             left = tuple(source for source in topic.sources if source.table_id != table_id)
             self.put_topic(msgspec.structs.replace(topic, sources=left))
+        definition = self.catalog.table_by_id(table_id)
         self.delete(TABLE, table_name(table_id))
-        self.put(DROPPED, table_name(table_id), DroppedTable(table_id, self.catalog.table_by_id(table_id)))
+        self.put(DROPPED, table_name(table_id), DroppedTable(table_id, definition, last_seq))
         self._catalog = self.catalog.evolve(self._next_version(), drop_tables=[table_id])
 
     def put_topic(self, topic: TopicDef) -> None:

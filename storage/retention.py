@@ -1,9 +1,13 @@
 """What the log no longer has to keep: old commit records, superseded rows in `history`, rows of dropped tables.
 
+Topics have a say in the latter two (`storage.topic_retention`).
+
 Each function does one bounded slice inside the writer and says whether there is more.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import msgspec
 
@@ -63,9 +67,12 @@ def truncate_log(wtxn: WriteTransaction, point: int) -> int:
 
 
 def purgeable_history(
-    reader: Reader, catalog: Catalog, after: bytes, count: int, truncated: int
+    reader: Reader, catalog: Catalog, after: bytes, count: int, kept_after: Callable[[int], int]
 ) -> tuple[list[bytes], bytes | None]:
-    """Keys of history batches that no retained commit needs, among the next `count` after a key; and where to go on."""
+    """Keys of history batches that nobody needs, among the next `count` after a key; and where to go on.
+
+    `kept_after` says of a table which of its rows are still needed: those that were superseded after that `_seq`.
+    """
     keys: list[bytes] = []
     seen = 0
     for batch in reader.stored(b"", history=True, start=after or b"\0"):
@@ -76,7 +83,7 @@ def purgeable_history(
         if table is None:
             continue
         rows = reader.decode(layout_of(table), batch, reader, history=True)
-        if int(rows.column(rows.num_columns - 1).to_numpy().max()) <= truncated:
+        if int(rows.column(rows.num_columns - 1).to_numpy().max()) <= kept_after(table.table_id):
             keys.append(batch.key)
     return keys, None
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from storage.errors import QueueFull, StorageError
 
@@ -84,6 +84,13 @@ class Submission:
         self.result: Any = None
         self.error: BaseException | None = None
         self.settled = False
+
+
+class SubmitExclusive(Protocol):
+    """Runs a work of the engine itself alone in the writer."""
+
+    def __call__(self, work: Callable[[WriteTransaction], T]) -> Commit[T]:
+        """Queue the work."""
 
 
 class WorkQueue:

@@ -152,9 +152,16 @@ def extent(reader: Reader, topic_id: int, partition: int, first: int, last: int,
 
 
 def append(
-    txn: Txn, cursor: Cursor, reader: Reader, topic_id: int, partition: int, runs: Sequence[SizedRun], floor_seq: int
+    txn: Txn,
+    cursor: Cursor,
+    reader: Reader,
+    topic_id: int,
+    partition: int,
+    runs: Sequence[SizedRun],
+    floor_seq: int,
+    now_us: int,
 ) -> None:
-    """Append runs to a partition, in order. `floor_seq` is the last `_seq` before this commit."""
+    """Append runs to a partition, in order. `floor_seq` is the last `_seq` before this commit, `now_us` its time."""
     db = reader.dbs.topics
     tail = last_entry(cursor, topic_id, partition)
     offset = 0 if tail is None else tail.end
@@ -163,8 +170,8 @@ def append(
         head = EntryHead(
             sum(sized.run.count for sized in group),
             floor_seq,
-            group[0].run.timestamp_us,
-            group[-1].run.timestamp_us,
+            now_us,
+            now_us,
             sum(sized.nbytes for sized in group),
         )
         if tail is not None and _takes_more(tail, head, len(body)):

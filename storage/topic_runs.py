@@ -13,7 +13,7 @@ at    type     meaning
 8     u32      how many messages the entry has; 0 only in the last entry of a partition that retention emptied
 12    u32      0, reserved
 16    i64      floor: all references in this entry and in later ones are to events with a greater `_seq`
-24    i64, i64 time of the first and the last message, microseconds since the epoch
+24    i64, i64 time of the commits of the first and the last message, microseconds since the epoch
 40    u64      accounted bytes: what retention by bytes counts
 48    runs     each a u32 length and that many bytes of MessagePack (RowRun or ProducedRun)
 ====  =======  ==========================================================================================

@@ -108,16 +108,16 @@ class StagedTopics:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def write(self, txn: Txn, reader: Reader, publisher: Publisher, floor_seq: int) -> TopicNews:
+    def write(self, txn: Txn, reader: Reader, publisher: Publisher, floor_seq: int, now_us: int) -> TopicNews:
         """Write everything into the LMDB transaction, then the messages that the publisher collected."""
         for key, state in sorted(self._groups.items()):
             txn.put(key, encode_state(state), db=reader.dbs.offsets)
         appended: set[int] = set()
         cursor = txn.cursor(db=reader.dbs.topics)
         for (topic_id, partition), runs in self._produced.items():
-            append(txn, cursor, reader, topic_id, partition, runs, floor_seq)
+            append(txn, cursor, reader, topic_id, partition, runs, floor_seq, now_us)
             appended.add(topic_id)
         for topic_id, partition, runs in publisher.runs():
-            append(txn, cursor, reader, topic_id, partition, runs, floor_seq)
+            append(txn, cursor, reader, topic_id, partition, runs, floor_seq, now_us)
             appended.add(topic_id)
         return TopicNews(frozenset(appended), frozenset(self._touched))

@@ -159,7 +159,9 @@ class WriteTransaction(StagedView):
             self._undo = Undo()
             self._mark += 1
             return
-        self.topic_news = self.topics.write(self.txn, self.reader, self.flusher.publisher, self._first_seq - 1)
+        self.topic_news = self.topics.write(
+            self.txn, self.reader, self.flusher.publisher, self._first_seq - 1, self._now_us
+        )
         if self._next_seq == self._first_seq and any(kind[0] != "_" for kind, _ in self._objects.staged):
             self._next_seq += 1
         self.flusher.write_commit(
@@ -283,7 +285,7 @@ class WriteTransaction(StagedView):
         """Drop a table; its rows are reclaimed in the background."""
         if self.catalog.table_by_id(table_id) is None:
             raise SchemaChanged("the table was dropped meanwhile")
-        self._objects.drop_table(table_id)
+        self._objects.drop_table(table_id, self._next_seq - 1)
 
     def put_namespace(self, namespace: NamespaceDef) -> None:
         """Store a namespace."""

@@ -54,7 +54,7 @@ def build_job(engine: StorageEngine, table: TableDef) -> Job:
     with engine.snapshot() as snapshot, snapshot.reading() as reader:
         partition = partition_key("")
         (run,) = choose(candidates(reader, row_key_prefix(table.table_id, partition)), QUIET)
-        return build(reader, layout_of(table), partition, run)
+        return build(reader, layout_of(table), partition, run, 0)
 
 
 def insert_one_by_one(engine: StorageEngine, table: TableDef, count: int) -> None:
