@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
+import uvloop
 
 from benches.http_client import HttpClient, post_head
 from benches.web import RequestFailed
@@ -41,7 +41,7 @@ def exchanged(chunks: list[bytes], count: int, work: Callable[[HttpClient], Awai
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
-        asyncio.run(run(listener.getsockname()[1]))
+        uvloop.run(run(listener.getsockname()[1]))
         thread.join()
     return bytes(received)
 
