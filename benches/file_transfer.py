@@ -19,7 +19,7 @@ SUMMARY = "upload and download of a file of 100 MB, beside bare Starlette"
 SIZE = 100_000_000
 BARE, DURABLE, FORM = "bare stream", "bare stream, SHA-256, fsync", "Starlette's form(), SHA-256, fsync"
 RESPONSE = "bare FileResponse"
-SYNCS = {"Headrace": "yes", BARE: "no", DURABLE: "yes", FORM: "yes"}
+SYNCS: Mapping[str, str] = {"Headrace": "yes", BARE: "no", DURABLE: "yes", FORM: "yes"}
 UPLOAD_NOTE = "Headrace: multipart INSERT, hashed and synced, with its row; a bare stream has no multipart to parse"
 Transfer = Callable[[int], float]
 """Moves the file of that number; the seconds that it took."""
@@ -55,7 +55,7 @@ def run(options: Options) -> Iterator[Report]:
                 title=f"{title} of {SIZE // 1_000_000} MB, 1 connection",
                 unit="MB/s",
                 headings=("seconds",),
-                rows=tuple(_rows(_in_turn(options, transfers, number))),
+                rows=tuple(_rows(_in_turn(options, transfers, number), SYNCS if transfers is uploads else {})),
                 aims=aims,
                 note=note,
             )
@@ -100,11 +100,11 @@ def _in_turn(
     return measured
 
 
-def _rows(measured: Mapping[str, list[float]]) -> Iterator[Row]:
+def _rows(measured: Mapping[str, list[float]], syncs: Mapping[str, str]) -> Iterator[Row]:
     for name, seconds in measured.items():
         median = statistics.median(seconds)
         yield Row(
-            syncs=SYNCS.get(name, "-"),
+            syncs=syncs.get(name, "-"),
             system=name,
             figure=SIZE / 1e6 / median,
             details=(f"{median:.3f}",),
