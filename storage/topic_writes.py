@@ -337,11 +337,13 @@ def dead_letter_name(topic: TopicDef) -> tuple[str, str]:
 def _dead_letter(wtxn: WriteTransaction, topic: TopicDef) -> TopicDef:
     """The dead-letter topic, made now if it is not there."""
     namespace, name = dead_letter_name(topic)
+    if wtxn.catalog.namespace(namespace) is None:  # it was dropped since
+        namespace, name = dead_letter_name(msgspec.structs.replace(topic, dead_letter=None))
     found = wtxn.catalog.topic(namespace, name)
     if found is None:
         found = TopicDef(
             wtxn.allocate_table_id(),
-            namespace if wtxn.catalog.namespace(namespace) is not None else topic.namespace,
+            namespace,
             name,
             retention_seconds=topic.retention_seconds,
             retention_bytes=topic.retention_bytes,

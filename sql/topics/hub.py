@@ -26,6 +26,7 @@ from storage.snapshots import Snapshot
 from storage.topic_definitions import TopicDef
 from storage.topic_groups import decode_state, group_key, is_available
 from storage.topic_log import Bounds, bounds, extent
+from storage.topic_positions import GroupPosition, message_count
 from storage.topic_staging import TopicNews
 from storage.topic_writes import (
     Claimed,
@@ -46,6 +47,8 @@ from storage.writer import WriteTransaction
 
 ON_THE_LOOP = 64
 """Messages that are read on the event loop; more are read on a worker thread."""
+MAX_LAGS = 1_000
+"""Groups whose lag is told one by one."""
 _LEAST_WAIT = 0.001
 
 
@@ -70,6 +73,8 @@ class TopicHub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leave: Callable[[], None] = lambda: None
         self._stopped = False
+        self._figures: dict[str, int] = {}
+        self._lags: Sequence[tuple[str, str, int]] = ()
 
     @property
     def waiting(self) -> int:
@@ -81,6 +86,29 @@ class TopicHub:
         self._stopped = True
         self._leave()
         self._room.wake_all()
+
+    # --- figures -------------------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, int]:
+        """Figures for system.stats; from any thread. As last read while the storage holds readers back."""
+        snapshot = self._engine.snapshot_at_once(purpose="figures of topics")
+        if snapshot is not None:
+            with snapshot, snapshot.reading() as reader:
+                catalog = snapshot.catalog
+                positions = snapshot.topic_groups()
+                self._figures = {
+                    "total_topics": sum(1 for _ in catalog.topics()),
+                    "topic_messages": message_count(reader, catalog),
+                    "topic_groups": len({(position.topic.topic_id, position.group) for position in positions}),
+                    "topic_group_lag_messages": sum(position.lag for position in positions),
+                    "topic_pending_messages": sum(position.pending for position in positions),
+                }
+                self._lags = _lags(positions)
+        return {**self._figures, "topic_consumers_waiting": self.waiting}
+
+    def lags(self) -> Sequence[tuple[str, str, int]]:
+        """Topic, group and the messages that it has not acknowledged, of the first MAX_LAGS groups; as of `stats`."""
+        return self._lags
 
     # --- consuming -----------------------------------------------------------------------------------------------
 
@@ -247,6 +275,14 @@ class TopicHub:
             return acknowledge_upto(wtxn, found, group, partition, upto, holder, back=back)
 
         return await self._engine.commit(work)
+
+
+def _lags(positions: Sequence[GroupPosition]) -> Sequence[tuple[str, str, int]]:
+    found: dict[tuple[str, str], int] = {}
+    for position in positions:
+        name = position.topic.full_name, position.group
+        found[name] = found.get(name, 0) + position.lag
+    return [(topic, group, lag) for (topic, group), lag in sorted(found.items())[:MAX_LAGS]]
 
 
 def _claimed(
