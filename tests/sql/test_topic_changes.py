@@ -26,6 +26,8 @@ CONDITIONS: dict[str, Condition] = {
     "regexp_matches(s, '^a')": lambda row: row[1].startswith("a"),  # only DuckDB has it
 }
 NAMES = itertools.count()
+KEYS = 6
+"""The greatest key."""
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,11 @@ class Model:
             if name == "insert" and key not in held:
                 statements.append(f"INSERT INTO {table} VALUES ({key}, {value}, '{text}')")
                 held[key] = Held((value, text), None)
+            elif name == "fill":
+                missing = [place for place in range(key, KEYS + 1) if place not in held]
+                values = ", ".join(f"({place}, {value}, '{text}')" for place in missing)
+                statements += [f"INSERT INTO {table} VALUES {values}"] if missing else []
+                held |= {place: Held((value, text), None) for place in missing}
             elif name in {"insert", "upsert"}:
                 statements.append(
                     f"INSERT INTO {table} AS t VALUES ({key}, {value}, '{text}') "
@@ -119,8 +126,8 @@ def full_of(change: Change) -> dict[str, Any]:
 
 
 STEPS = st.tuples(
-    st.sampled_from(["insert", "insert", "upsert", "update", "delete"]),
-    st.integers(0, 6),
+    st.sampled_from(["fill", "insert", "upsert", "update", "delete"]),
+    st.integers(0, KEYS),
     st.integers(0, 8),
     st.sampled_from(["a", "ab", "b", ""]),
 )
