@@ -156,8 +156,7 @@ def test_space_is_given_back(topics: Topics) -> None:
         topics.server.sql(f"INSERT INTO {table} SELECT range + {each * 1000}, repeat('y', 900) FROM range(1000)")
         topics.server.sql(f"DELETE FROM {table} WHERE true")
         written += 100 * 10_000 + 1000 * 900
-        if data.stat().st_size > size:
-            size = data.stat().st_size
+        size = max(size, data.stat().st_size)
         if written > 4 * size + (100 << 20):
             return
     raise AssertionError(f"{written} bytes were written, and the data file has {size}")
