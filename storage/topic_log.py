@@ -128,9 +128,9 @@ def read_spans(reader: Reader, topic_id: int, partition: int, first: int, last: 
 
 
 def extent(reader: Reader, topic_id: int, partition: int, first: int, last: int, max_bytes: int) -> tuple[int, int]:
-    """How far a read from `first` to `last` may go within about `max_bytes`, and the bytes until there.
+    """How far a read from `first` to `last` may go within `max_bytes`, and the bytes until there.
 
-    The last offset (never less than `first`); by what the entries account, which is the mean of an entry for each of
+    The last offset (`first - 1` for nothing); by what the entries account, which is the mean of an entry for each of
     its messages.
     """
     taken = 0
@@ -144,7 +144,7 @@ def extent(reader: Reader, topic_id: int, partition: int, first: int, last: int,
         wanted = min(last + 1, entry.end) - start
         room = (max_bytes - taken) // each
         if wanted > room:
-            end = max(start + room - 1, first)
+            end = start + max(room, 0) - 1
             return end, taken + each * (end + 1 - start)
         taken += each * wanted
     return last, taken

@@ -115,10 +115,10 @@ class TopicJanitor:
         total = 0
         for partition in range(topic.partitions):
             overdue = _overdue(reader, topic, partition, now_us, SLICE - len(keys))
-            if overdue:
-                self._forget(overdue[0])
-                keys += overdue
             total += self._measure(reader, topic.topic_id, partition)
+            if overdue:
+                self._forget(overdue[0])  # after measuring, which counts what is about to go
+                keys += overdue
         if keys or not topic.retention_bytes or total <= topic.retention_bytes:
             return keys, total
         return self._beyond(reader, topic, total - topic.retention_bytes), total

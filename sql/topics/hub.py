@@ -17,14 +17,14 @@ from sql.errors import Overloaded
 from sql.services import Services
 from sql.topics.messages import Batch, ConsumeRequest, Message, read_messages
 from sql.topics.settings import TopicSettings
-from sql.topics.waiting import WaitingRoom
+from sql.topics.waiting import Place, WaitingRoom
 from sql.workers import Control, Workers
 from storage.catalog import Catalog
 from storage.errors import UnknownTopic
 from storage.reading import Reader
 from storage.snapshots import Snapshot
 from storage.topic_definitions import TopicDef
-from storage.topic_groups import decode_state, group_key, is_available
+from storage.topic_groups import IsGone, decode_state, group_key, is_available
 from storage.topic_log import Bounds, bounds, extent
 from storage.topic_positions import GroupPosition, message_count
 from storage.topic_staging import TopicNews
@@ -39,8 +39,10 @@ from storage.topic_writes import (
     check_partition,
     claim,
     produce,
+    release_all,
     standing,
     topic_named,
+    undeliver,
     wish_of,
 )
 from storage.writer import WriteTransaction
@@ -72,6 +74,8 @@ class TopicHub:
         self._room = WaitingRoom()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leave: Callable[[], None] = lambda: None
+        self._following = 0
+        self._told = 0
         self._stopped = False
         self._figures: dict[str, int] = {}
         self._lags: Sequence[tuple[str, str, int]] = ()
@@ -119,34 +123,51 @@ class TopicHub:
         """
         loop = self._follow()
         until = loop.time() + request.timeout
-        while True:
-            look = await self._look(request)
-            if look.is_worthwhile:
-                batch = await self._take(request)
-                place = look.topic_id, request.group
-                if batch.has_more:
-                    self._room.wake(place, 1)
-                if batch.messages:
-                    return batch
-            left = until - loop.time()
-            if left <= 0 or self._stopped:
-                return Batch((), False, look.positions)
-            if len(self._room) >= self.settings.max_waiting:
-                raise Overloaded(f"{self.settings.max_waiting} consumers wait already; try again in a moment.")
-            if look.is_worthwhile:
-                continue  # somebody else was faster, or the group has just begun: look again before waiting
-            await self._room.wait((look.topic_id, request.group), self._patience(left, look.deadline_us))
+        since: Look | None = None
+        woken: Place | None = None
+        self._following += 1
+        try:
+            while True:
+                told = self._told
+                look = await self._look(request, since)
+                place = _place(look.topic_id, request)
+                if look.is_worthwhile:
+                    batch = await self._take(request, look)
+                    if batch.has_more:
+                        self._room.wake(place, 1)
+                    if batch.messages:
+                        return batch
+                left = until - loop.time()
+                if left <= 0 or self._stopped:
+                    return Batch((), False, look.positions)
+                if len(self._room) >= self.settings.max_waiting:
+                    raise Overloaded(f"{self.settings.max_waiting} consumers wait already; try again in a moment.")
+                since = look
+                if look.is_worthwhile or self._told != told:
+                    continue  # somebody was faster, the group has just begun, or news came during the look
+                await self._room.wait(place, self._patience(left, look.deadline_us))
+                woken = place
+        except BaseException:
+            if woken is not None:
+                self._room.wake(woken, 1)  # what this consumer was woken for may be for the next one
+            raise
+        finally:
+            self._following -= 1
 
     def _follow(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             loop = self._loop = asyncio.get_running_loop()
 
             def listen(news: TopicNews) -> None:
-                if len(self._room):
-                    loop.call_soon_threadsafe(self._room.tell, news)
+                if self._following:  # also those who look at the moment: they may look at what was before
+                    loop.call_soon_threadsafe(self._tell, news)
 
             self._leave = self._engine.signals.listen(listen)
         return self._loop
+
+    def _tell(self, news: TopicNews) -> None:
+        self._told += 1
+        self._room.tell(news)
 
     def _patience(self, left: float, deadline_us: int | None) -> float:
         """How long to wait: until the request's time is over, or the next claim of the group expires."""
@@ -154,23 +175,23 @@ class TopicHub:
             return left
         return min(left, max((deadline_us - self._services.functions.now_us()) / 1e6, 0.0) + _LEAST_WAIT)
 
-    async def _look(self, request: ConsumeRequest) -> Look:
+    async def _look(self, request: ConsumeRequest, since: Look | None) -> Look:
         snapshot = self._engine.snapshot_at_once(purpose="looking for messages")
         if snapshot is not None:
             with snapshot, snapshot.reading() as reader:
-                return self._looked(request, snapshot, reader)
+                return self._looked(request, since, snapshot, reader)
 
         def look() -> Look:
             with self._engine.snapshot(purpose="looking for messages") as waited, waited.reading() as reader:
-                return self._looked(request, waited, reader)
+                return self._looked(request, since, waited, reader)
 
         return await self._workers.run(look, self._control())
 
-    def _looked(self, request: ConsumeRequest, snapshot: Snapshot, reader: Reader) -> Look:
+    def _looked(self, request: ConsumeRequest, since: Look | None, snapshot: Snapshot, reader: Reader) -> Look:
         topic = _topic(snapshot.catalog, request)
         numbers = _partitions(topic, request.partition)
         if request.group is None:
-            positions = {n: begin_offset(topic, n, request.start, _bounds(reader, topic, n)) for n in numbers}
+            positions = {n: _beginning(topic, n, request, since, _bounds(reader, topic, n)) for n in numbers}
             behind = any(position < _bounds(reader, topic, number).next for number, position in positions.items())
             return Look(topic.topic_id, behind, positions, None)
         claim_request = self._claim_request(request)
@@ -191,10 +212,10 @@ class TopicHub:
                 deadlines.append(deadline)
         return Look(topic.topic_id, worthwhile, positions, min(deadlines, default=None))
 
-    async def _take(self, request: ConsumeRequest) -> Batch:
-        """Claim and read; without a group only read."""
+    async def _take(self, request: ConsumeRequest, look: Look) -> Batch:
+        """Claim and read; without a group only read, from where the look stood."""
         if request.group is None:
-            return await self._workers.run(lambda: self.read(request), self._control())
+            return await self._workers.run(lambda: self.read(request, look), self._control())
         claim_request = self._claim_request(request)
         topic, result = await self._engine.commit(lambda wtxn: _claimed(wtxn, request, claim_request))
         count = sum(claimed.last + 1 - claimed.first for claimed in result.claimed)
@@ -208,7 +229,11 @@ class TopicHub:
                     messages = self._read(snapshot, topic, result.claimed)
         if messages is None:
             messages = await self._workers.run(lambda: self._read_now(topic, result.claimed), self._control())
-        return Batch(messages, result.has_more, result.positions)
+        fitting = _fitting(messages, request.max_bytes)
+        if fitting == len(messages):
+            return Batch(messages, result.has_more, result.positions)
+        await self._engine.commit(_given_back(topic, request, messages[fitting:]))
+        return _shortened(messages, fitting, result)
 
     def _claim_request(self, request: ConsumeRequest) -> ClaimRequest:
         assert request.group is not None
@@ -235,16 +260,24 @@ class TopicHub:
             return self.read(request)
         claim_request = self._claim_request(request)
         topic, result = self._engine.commit_sync(lambda wtxn: _claimed(wtxn, request, claim_request))
-        messages = self._read_now(topic, result.claimed) if result.claimed else ()
-        return Batch(messages, result.has_more, result.positions)
+        messages = self._read_now(topic, result.claimed) if result.claimed else []
+        fitting = _fitting(messages, request.max_bytes)
+        if fitting == len(messages):
+            return Batch(messages, result.has_more, result.positions)
+        self._engine.commit_sync(_given_back(topic, request, messages[fitting:]))
+        return _shortened(messages, fitting, result)
 
-    def read(self, request: ConsumeRequest) -> Batch:
-        """Messages from the request's start on, for nobody in particular."""
+    def read(self, request: ConsumeRequest, since: Look | None = None) -> Batch:
+        """Messages from the request's start on, or from where a look stood, for nobody in particular."""
         with self._engine.snapshot(purpose="reading messages") as snapshot:
             with snapshot.reading() as reader:
                 topic = _topic(snapshot.catalog, request)
-                ranges, positions, more = _ranges(reader, topic, request)
-            return Batch(self._read(snapshot, topic, ranges), more, positions)
+                ranges, positions, more = _ranges(reader, topic, request, since)
+            messages = self._read(snapshot, topic, ranges)
+            fitting = _fitting(messages, request.max_bytes)
+            for message in reversed(messages[fitting:]):
+                positions[message.partition] = message.offset
+            return Batch(messages[:fitting], more or fitting < len(messages), positions)
 
     def _read_now(self, topic: TopicDef, ranges: Sequence[Claimed]) -> list[Message]:
         with self._engine.snapshot(purpose="reading messages") as snapshot:
@@ -266,13 +299,28 @@ class TopicHub:
         return await self._engine.commit(work, weight=max(1, len(messages) // 8))
 
     async def acknowledge(
-        self, namespace: str, topic: str, group: str, partition: int, upto: int | None, holder: str, *, back: bool
+        self,
+        namespace: str,
+        topic: str,
+        group: str,
+        partition: int | None,
+        upto: int | None,
+        holder: str,
+        *,
+        back: bool,
+        is_gone: IsGone,
     ) -> int:
-        """Acknowledge durably; see `storage.topic_writes.acknowledge_upto`."""
+        """Acknowledge durably; see `storage.topic_writes.acknowledge_upto`.
+
+        Without a partition (and an offset) the holder's claims in all of them are given back.
+        """
 
         def work(wtxn: WriteTransaction) -> int:
             found = topic_named(wtxn, namespace, topic)
-            return acknowledge_upto(wtxn, found, group, partition, upto, holder, back=back)
+            if partition is None:
+                release_all(wtxn, found, group, holder)
+                return -1
+            return acknowledge_upto(wtxn, found, group, partition, upto, holder, back=back, is_gone=is_gone)
 
         return await self._engine.commit(work)
 
@@ -290,6 +338,32 @@ def _claimed(
 ) -> tuple[TopicDef, ClaimResult]:
     topic = topic_named(wtxn, request.namespace, request.topic)
     return topic, claim(wtxn, topic, claim_request)
+
+
+def _fitting(messages: Sequence[Message], max_bytes: int) -> int:
+    """How many of the messages may be answered; claims go by estimates, as payloads are made when they are read."""
+    left = max_bytes
+    for count, message in enumerate(messages):
+        left -= len(message.payload)
+        if left < 0 and count:
+            return count
+    return len(messages)
+
+
+def _given_back(
+    topic: TopicDef, request: ConsumeRequest, messages: Sequence[Message]
+) -> Callable[[WriteTransaction], None]:
+    assert request.group is not None
+    group = request.group
+    ranges = [Claimed(message.partition, message.offset, message.offset, 0) for message in messages]
+    return lambda wtxn: undeliver(wtxn, topic.topic_id, group, request.holder, ranges)
+
+
+def _shortened(messages: Sequence[Message], fitting: int, result: ClaimResult) -> Batch:
+    positions = dict(result.positions)
+    for message in reversed(messages[fitting:]):
+        positions[message.partition] = message.offset
+    return Batch(messages[:fitting], True, positions)
 
 
 def _topic(catalog: Catalog, request: ConsumeRequest) -> TopicDef:
@@ -310,11 +384,25 @@ def _bounds(reader: Reader, topic: TopicDef, partition: int) -> Bounds:
     return bounds(reader, topic.topic_id, partition, topic.cleared_below(partition))
 
 
-def _ranges(reader: Reader, topic: TopicDef, request: ConsumeRequest) -> tuple[list[Claimed], dict[int, int], bool]:
+def _place(topic_id: int, request: ConsumeRequest) -> Place:
+    """For what a consumer waits. Who wants its partitions in order may get what nobody else may: it waits by itself."""
+    return Place(topic_id, request.group, request.partition, request.holder if request.ordered else None)
+
+
+def _beginning(topic: TopicDef, partition: int, request: ConsumeRequest, since: Look | None, found: Bounds) -> int:
+    """Where a read without a group begins. LATEST is where the topic ended when the consumer came."""
+    if since is not None and since.topic_id == topic.topic_id:
+        return max(since.positions[partition], found.first)
+    return begin_offset(topic, partition, request.start, found)
+
+
+def _ranges(
+    reader: Reader, topic: TopicDef, request: ConsumeRequest, since: Look | None
+) -> tuple[list[Claimed], dict[int, int], bool]:
     """What a read without a group gives: ranges of partitions, where they end, whether there is more."""
     numbers = _partitions(topic, request.partition)
     places = {number: _bounds(reader, topic, number) for number in numbers}
-    positions = {number: begin_offset(topic, number, request.start, found) for number, found in places.items()}
+    positions = {number: _beginning(topic, number, request, since, found) for number, found in places.items()}
     ready = [number for number in numbers if positions[number] < places[number].next]
     left, room = request.limit, request.max_bytes
     ranges: list[Claimed] = []
@@ -323,7 +411,12 @@ def _ranges(reader: Reader, topic: TopicDef, request: ConsumeRequest) -> tuple[l
             break
         share = max(1, left // (len(ready) - place))
         last = min(positions[number] + share, places[number].next) - 1
-        last, used = extent(reader, topic.topic_id, number, positions[number], last, max(room, 1))
+        end, used = extent(reader, topic.topic_id, number, positions[number], last, room)
+        if end < positions[number]:
+            if ranges:
+                break
+            end = positions[number]
+        last = end
         ranges.append(Claimed(number, positions[number], last, 0))
         left -= last + 1 - positions[number]
         room -= used

@@ -32,6 +32,7 @@ from sql.topics.settings import TopicSettings
 from storage.catalog import Catalog
 from storage.topic_groups import NAMED
 from storage.topic_writes import (
+    EARLIEST,
     MESSAGE_OVERHEAD,
     Placed,
     Produced,
@@ -125,12 +126,16 @@ def _consume(statement: ConsumeFrom, context: StatementContext, services: Servic
     limit = DEFAULT_LIMIT if statement.limit is None else number_of(statement.limit, params, least=1)
     if limit > settings.max_batch_messages:
         raise InvalidInput(f"CONSUME gives at most {settings.max_batch_messages:,} messages at a time, not {limit:,}.")
+    group = None if statement.group is None else group_of(statement.group, params)
+    start = None if statement.start is None else position_of(statement.start, params)
+    if group is None and start is None:
+        start = EARLIEST  # nothing waits here: after the newest message there is never one
     batch = services.topics.consume_now(
         ConsumeRequest(
             namespace=topic.namespace,
             topic=topic.name,
-            group=None if statement.group is None else group_of(statement.group, params),
-            start=None if statement.start is None else position_of(statement.start, params),
+            group=group,
+            start=start,
             limit=limit,
             max_bytes=settings.max_batch_bytes,
             partition=None if statement.partition is None else number_of(statement.partition, params),
@@ -185,7 +190,9 @@ def _ack(statement: AckTopic, catalog: Catalog, context: StatementContext) -> Pr
     def work(wtxn: WriteTransaction) -> None:
         found = topic_named(wtxn, topic.namespace, topic.name)
         holder = holder_of(context.identity.user)
-        committed = acknowledge_upto(wtxn, found, group, partition, upto, holder, back=False)
+        committed = acknowledge_upto(
+            wtxn, found, group, partition, upto, holder, back=False, is_gone=lambda other: False
+        )
         result.table = _table(ACKNOWLEDGED, [[topic.full_name], [group], [partition], [committed]])
 
     return Prepared(work, result)

@@ -2,7 +2,9 @@
 
 A waiting consumer costs a future and an entry here. It looks again when the topic gets messages, when its group's
 claims change, or when a claim of another consumer expires; nothing polls. Of a group's consumers a few are woken at a
-time: whoever finds that there is more wakes the next one.
+time: whoever finds that there is more wakes the next one. Consumers who may not have each other's messages (of
+different partitions; in order, of different names) do not stand in one queue, so none of them is woken in another's
+place. Who leaves after it was woken wakes the next one.
 """
 
 from __future__ import annotations
@@ -10,14 +12,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from storage.topic_staging import TopicNews
 
 WOKEN = 4
-"""Consumers of a group that are woken by one commit."""
+"""Consumers of one place that are woken by one commit."""
 
-Place = tuple[int, str | None]
-"""A topic's id and a group; None for consumers without one."""
+
+class Place(NamedTuple):
+    """What a consumer waits for: a topic's id, a group (None: without one), and what of it only such consumers get."""
+
+    topic_id: int
+    group: str | None
+    partition: int | None = None
+    holder: str | None = None
 
 
 class WaitingRoom:
@@ -25,7 +34,7 @@ class WaitingRoom:
 
     def __init__(self) -> None:
         self._waiting: dict[Place, deque[asyncio.Future[None]]] = {}
-        self._groups: dict[int, dict[str | None, None]] = {}
+        self._places: dict[int, dict[str | None, dict[Place, None]]] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -38,13 +47,17 @@ class WaitingRoom:
         queue = self._waiting.get(place)
         if queue is None:
             queue = self._waiting[place] = deque()
-            self._groups.setdefault(place[0], {})[place[1]] = None
+            self._places.setdefault(place.topic_id, {}).setdefault(place.group, {})[place] = None
         queue.append(future)
         self._count += 1
         timer = loop.call_later(seconds, _resolve, future)
         try:
             await future
             return loop.time() < timer.when()
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.wake(place, 1)
+            raise
         finally:
             timer.cancel()
             self._count -= 1
@@ -63,26 +76,32 @@ class WaitingRoom:
     def _forget(self, place: Place, queue: deque[asyncio.Future[None]]) -> None:
         if not queue and self._waiting.get(place) is queue:
             del self._waiting[place]
-            groups = self._groups[place[0]]
-            del groups[place[1]]
+            groups = self._places[place.topic_id]
+            del groups[place.group][place]
+            if not groups[place.group]:
+                del groups[place.group]
             if not groups:
-                del self._groups[place[0]]
+                del self._places[place.topic_id]
 
     def tell(self, news: TopicNews) -> None:
         """A commit brought messages or changed claims."""
         for topic_id in news.appended:
-            for group in tuple(self._groups.get(topic_id, ())):
-                self.wake((topic_id, group))
+            for places in tuple(self._places.get(topic_id, {}).values()):
+                self._wake_each(places)
         for topic_id, group in news.groups:
             if topic_id not in news.appended:
-                self.wake((topic_id, group))
+                self._wake_each(self._places.get(topic_id, {}).get(group, ()))
+
+    def _wake_each(self, places: Iterable[Place]) -> None:
+        for place in tuple(places):
+            self.wake(place)
 
     def wake(self, place: Place, count: int = WOKEN) -> None:
-        """Wake the consumers of a group that have waited longest; those without a group all."""
+        """Wake the consumers that have waited longest in a place; those without a group all."""
         queue = self._waiting.get(place)
         if queue is None:
             return
-        left = len(queue) if place[1] is None else count
+        left = len(queue) if place.group is None else count
         while queue and left:
             future = queue.popleft()
             if not future.done():

@@ -24,6 +24,7 @@ from sql.identity import Identity, Role
 from sql.results import ResultColumn, StatementResult
 from sql.topics.messages import Batch, ConsumeRequest
 from sql.topics.settings import TopicSettings
+from storage.topic_groups import IsGone
 from storage.topic_writes import Placed, Produced
 from storage.types import BIGINT, TEXT
 
@@ -113,7 +114,16 @@ class FakeTopics:
         return self._answer((namespace, topic, list(messages), user), placed)
 
     async def acknowledge(
-        self, namespace: str, topic: str, group: str, partition: int, upto: int | None, holder: str, *, back: bool
+        self,
+        namespace: str,
+        topic: str,
+        group: str,
+        partition: int | None,
+        upto: int | None,
+        holder: str,
+        *,
+        back: bool,
+        is_gone: IsGone,
     ) -> int:
         return self._answer((namespace, topic, group, partition, upto, holder, back), -1 if upto is None else upto)
 

@@ -207,12 +207,15 @@ def test_acknowledging(setting: Setting) -> None:
     assert post(setting, "ack", body).json() == {"success": True, "acknowledged_offset": None}
     call = setting.database.topics.calls[-1]
     assert (call[:5], call[6]) == (("app", "orders", "g", 0, None), True)
+    post(setting, "ack", {**body, "partition_id": None})
+    call = setting.database.topics.calls[-1]
+    assert (call[:5], call[6]) == (("app", "orders", "g", None, None), True)
 
 
 @pytest.mark.parametrize(
     "change",
     [{"upto_offset": None}, {"upto_offset": -1}, {"upto_offset": "7"}, {"upto_offset": 2**64}, {"upto_offset": 1.5},
-     {"partition_id": -1}, {"group_id": ""}, {"group_id": None}],
+     {"partition_id": -1}, {"partition_id": None}, {"group_id": ""}, {"group_id": None}],
     ids=str,
 )  # fmt: skip
 def test_what_cannot_be_acknowledged(setting: Setting, change: dict[str, object]) -> None:

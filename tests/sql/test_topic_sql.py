@@ -69,7 +69,7 @@ def test_the_columns_of_messages(world: TopicWorld) -> None:
 
 def test_a_read_without_a_group_claims_nothing(world: TopicWorld) -> None:
     world.run("PUBLISH TO app.t PAYLOAD 'a', PAYLOAD 'b', PAYLOAD 'c'")
-    assert offsets(world, "CONSUME FROM app.t") == []  # LATEST, and nothing waits
+    assert offsets(world, "CONSUME FROM app.t") == [0, 1, 2]  # EARLIEST: nothing waits here
     assert offsets(world, "CONSUME FROM app.t FROM LATEST") == []
     for _ in range(2):
         assert offsets(world, "CONSUME FROM app.t FROM EARLIEST LIMIT 2") == [0, 1]

@@ -74,7 +74,10 @@ class World:
             create_topic(
                 engine,
                 "twice",
-                [TopicSource(0, plain.table_id, Operation.UPDATE, mode) for mode in (PayloadMode.FULL, PayloadMode.DIFF)],
+                [
+                    TopicSource(0, plain.table_id, Operation.UPDATE, mode)
+                    for mode in (PayloadMode.FULL, PayloadMode.DIFF)
+                ],
             ),
         ]
         self.rows: dict[tuple[str, str], dict[int, Row]] = {}
@@ -376,9 +379,7 @@ def test_a_table_without_a_key_and_rows_of_one_commit_from_many_tables(engine: S
     tables = [create(engine, keyless_table, f"t{n}") for n in range(3)]
     topic = create_topic(engine, "t", [source for table in tables for source in every_operation(table)])
     gate = Gate(engine)
-    commits = [
-        engine.submit(lambda w, n=n: w.insert_row(tables[n % 3], "", (n, None, n), None)) for n in range(30)
-    ]
+    commits = [engine.submit(lambda w, n=n: w.insert_row(tables[n % 3], "", (n, None, n), None)) for n in range(30)]
     produced = engine.submit(lambda w: produce(w, topic, [Produced(b"p")], "ann"))
     gate.open()
     seqs = [commit.result(10) for commit in commits]

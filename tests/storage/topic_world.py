@@ -131,9 +131,7 @@ def messages_of(engine: StorageEngine, topic: TopicDef) -> list[Message]:
     return found
 
 
-def _messages(
-    reader: Reader, catalog: Catalog, number: int, offset: int, run: RowRun | ProducedRun
-) -> list[Message]:
+def _messages(reader: Reader, catalog: Catalog, number: int, offset: int, run: RowRun | ProducedRun) -> list[Message]:
     if isinstance(run, ProducedRun):
         return [
             Message(number, offset + n, run.operation, run.user, 0, None, None, key, payload,
@@ -163,7 +161,10 @@ def versions(reader: Reader, catalog: Catalog, run: RowRun, seqs: object) -> lis
     order = np.argsort(wanted)
     rows = read_versions(reader, layout_of(table), run.user, wanted[order])
     assert rows.num_rows == len(wanted), "a row version that a message shows is gone"
-    return [tuple(row.values()) for row in rows.take(pa.array(np.argsort(order))).select(table.arrow_schema.names).to_pylist()]
+    return [
+        tuple(row.values())
+        for row in rows.take(pa.array(np.argsort(order))).select(table.arrow_schema.names).to_pylist()
+    ]
 
 
 def produce_sync(
