@@ -299,7 +299,7 @@ def _place(topic_id: int, request: ConsumeRequest) -> Place:
 
 
 def _beginning(topic: TopicDef, partition: int, request: ConsumeRequest, since: Look | None, found: Bounds) -> int:
-    """Where a read without a group begins. LATEST is where the topic ended when the consumer came, not where it ends."""
+    """Where a read without a group begins. LATEST: where the topic ended when the consumer came."""
     if since is not None and since.topic_id == topic.topic_id:
         return max(since.positions[partition], found.first)
     return begin_offset(topic, partition, request.start, found)
