@@ -12,6 +12,7 @@ from typing import Protocol
 from benches import (
     bulk_load,
     busy_reads,
+    file_transfer,
     group_by,
     growth,
     insert_many,
@@ -25,6 +26,12 @@ from benches import (
     start_up,
     stream_out,
     syncs,
+    topic_batches,
+    topic_publish,
+    topic_retention,
+    topic_sources,
+    topic_waiting,
+    topic_wake_up,
     update_by_key,
 )
 from benches.runner import SYSTEMS, Options
@@ -58,6 +65,13 @@ MODULES: Sequence[Bench] = (
     live_fan_out,
     live_sustained,
     live_many,
+    topic_publish,
+    topic_batches,
+    topic_sources,
+    topic_wake_up,
+    topic_waiting,
+    topic_retention,
+    file_transfer,
 )
 BENCHES = {bench.NAME: bench for bench in MODULES}
 
@@ -75,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if not chosen.names:
         for bench in MODULES:
-            print(f"{bench.NAME:<14} {bench.SUMMARY}")
+            print(f"{bench.NAME:<15} {bench.SUMMARY}")
         return 0
     names = list(BENCHES) if chosen.names == ["all"] else chosen.names
     unknown = [name for name in names if name not in BENCHES]

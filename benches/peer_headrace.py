@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+import msgspec
 
 from benches.load import Load, dumps
 from benches.notes import LUA_ROW, arrow_stream, batch
@@ -29,15 +32,24 @@ ENVIRONMENT = {
 }
 
 
+class _Result(msgspec.Struct):
+    rows: list[list[object]]
+
+
+class _Answer(msgspec.Struct):
+    results: list[_Result]
+
+
 class Headrace:
     """One Headrace server with a SHARED table `bench.notes`."""
 
     name = "Headrace"
     syncs = "yes"
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self.base = ""
         self.headers: dict[str, str] = {}
+        self._environment = ENVIRONMENT | dict(environment or {})
         self._server: ServerProcess | None = None
 
     def start(self, folder: Path) -> None:
@@ -45,7 +57,7 @@ class Headrace:
         port = free_port()
         self.base = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "headrace", "serve", "--data", str(folder / "headrace"), "--port", str(port)]
-        self._server = ServerProcess(command, port, folder / "headrace.log", environment=ENVIRONMENT)
+        self._server = ServerProcess(command, port, folder / "headrace.log", environment=self._environment)
         self._server.start()
         setup = {"user": USER, "password": USER_PASSWORD, "root_password": USER_PASSWORD}
         send_json("POST", f"{self.base}/v1/api/auth/setup", setup)
@@ -67,6 +79,11 @@ class Headrace:
     def sql(self, text: str, *params: object) -> object:
         """Run one statement."""
         return send_json("POST", f"{self.base}/v1/api/sql", {"sql": text, "params": list(params)}, self.headers)
+
+    def rows(self, text: str, *params: object) -> list[list[object]]:
+        """The rows of one query."""
+        answer = msgspec.convert(self.sql(text, *params), _Answer)
+        return answer.results[0].rows
 
     def create_notes(self, table: str) -> None:
         """Create a table of the same columns under another name."""
@@ -92,16 +109,16 @@ class Headrace:
         statement = f"INSERT INTO bench.{table} {_COLUMNS} VALUES ($1, $2, $3, $4, $5)"
         return self._statement(statement, f'\'[%d,"%s","%s","%s",%d]\', note({first} + n)')
 
-    def insert_batch(self, first: int, size: int, *, parameters: bool) -> Load:
+    def insert_batch(self, first: int, size: int, *, parameters: bool, table: str = "notes") -> Load:
         """INSERT of `size` rows with 5 x `size` parameters, or with literal values."""
         if parameters:
             row = '%d,"%s","%s","%s",%d'
             places = ", ".join(f"({', '.join(f'${5 * i + j}' for j in range(1, 6))})" for i in range(size))
-            head = f'{{"sql":{dumps(f"INSERT INTO bench.notes {_COLUMNS} VALUES {places}")},"params":['
+            head = f'{{"sql":{dumps(f"INSERT INTO bench.{table} {_COLUMNS} VALUES {places}")},"params":['
             tail = "]}"
         else:
             row = "(%d,'%s','%s','%s',%d)"
-            head, tail = f'{{"sql":"INSERT INTO bench.notes {_COLUMNS} VALUES ', '"}'
+            head, tail = f'{{"sql":"INSERT INTO bench.{table} {_COLUMNS} VALUES ', '"}'
         body = (
             f"local rows = {{}}\nfor i = 1, {size} do"
             f" rows[i] = string.format([[{row}]], note({first} + n * {size} + i)) end\n"

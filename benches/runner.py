@@ -25,7 +25,7 @@ from benches.peers import Peer, Unavailable
 from benches.table import Row
 
 PEERS: dict[str, Callable[[], Peer]] = {"headrace": Headrace, "postgres": Postgres, "pocketbase": PocketBase}
-SYSTEMS = (*PEERS, "echo", "duckdb", "notify", "surrealdb")
+SYSTEMS = (*PEERS, "echo", "duckdb", "notify", "surrealdb", "nats", "redis")
 SLOT = 100_000_000
 """Distance between the first keys of two runs, so that no run meets another's rows."""
 

@@ -15,18 +15,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headrace._answers import User
+    from headrace._backoff import RetryPolicy
     from headrace._client import AsyncClient, aconnect
     from headrace._exceptions import (
         AuthenticationFailed,
+        ClaimLost,
         ClientClosed,
         ConnectionFailed,
+        DigestMismatch,
         ExecutionFailed,
+        FileNotFound,
+        FileRefused,
         HeadraceError,
         InvalidAnswer,
         InvalidParameter,
         InvalidSql,
         LimitExceeded,
         LiveError,
+        MessageTooLarge,
+        OffsetOutOfRange,
         PermissionDenied,
         QueryTimedOut,
         RateLimited,
@@ -37,30 +44,41 @@ if TYPE_CHECKING:
         SqlError,
         SubscriptionLimitExceeded,
         TableNotFound,
+        TopicNotFound,
         TransactionConflict,
         Unavailable,
         UnexpectedRows,
         UnsupportedSql,
     )
+    from headrace._files import FileRef
     from headrace._live import LiveRows, LiveStream
-    from headrace._live_connection import ConnectionState, LiveSettings
     from headrace._live_events import Change, ChangeType, LiveEvent, Ready, Reset, Snapshot
     from headrace._live_messages import Compression, Serialization
+    from headrace._live_settings import ConnectionState, LiveSettings
     from headrace._result import Column, Result
     from headrace._sync import Client, SyncLiveRows, SyncLiveStream, connect
+    from headrace._sync_topics import SyncConsumer, SyncTopic
+    from headrace._topic_messages import Message, MessageOrigin, MessagePosition, NewMessage, SyncMessage
+    from headrace._topics import Consumer, Topic
 
 __all__ = [
     "AsyncClient",
     "AuthenticationFailed",
     "Change",
     "ChangeType",
+    "ClaimLost",
     "Client",
     "ClientClosed",
     "Column",
     "Compression",
     "ConnectionFailed",
     "ConnectionState",
+    "Consumer",
+    "DigestMismatch",
     "ExecutionFailed",
+    "FileNotFound",
+    "FileRef",
+    "FileRefused",
     "HeadraceError",
     "InvalidAnswer",
     "InvalidParameter",
@@ -71,6 +89,12 @@ __all__ = [
     "LiveRows",
     "LiveSettings",
     "LiveStream",
+    "Message",
+    "MessageOrigin",
+    "MessagePosition",
+    "MessageTooLarge",
+    "NewMessage",
+    "OffsetOutOfRange",
     "PermissionDenied",
     "QueryTimedOut",
     "RateLimited",
@@ -80,14 +104,20 @@ __all__ = [
     "Reset",
     "ResponseError",
     "Result",
+    "RetryPolicy",
     "Serialization",
     "ServerFault",
     "Snapshot",
     "SqlError",
     "SubscriptionLimitExceeded",
+    "SyncConsumer",
     "SyncLiveRows",
     "SyncLiveStream",
+    "SyncMessage",
+    "SyncTopic",
     "TableNotFound",
+    "Topic",
+    "TopicNotFound",
     "TransactionConflict",
     "Unavailable",
     "UnexpectedRows",
@@ -99,13 +129,18 @@ __all__ = [
 
 _HOMES = {
     "_answers": ("User",),
+    "_backoff": ("RetryPolicy",),
     "_client": ("AsyncClient", "aconnect"),
+    "_files": ("FileRef",),
     "_live": ("LiveRows", "LiveStream"),
-    "_live_connection": ("ConnectionState", "LiveSettings"),
     "_live_events": ("Change", "ChangeType", "LiveEvent", "Ready", "Reset", "Snapshot"),
     "_live_messages": ("Compression", "Serialization"),
+    "_live_settings": ("ConnectionState", "LiveSettings"),
     "_result": ("Column", "Result"),
     "_sync": ("Client", "SyncLiveRows", "SyncLiveStream", "connect"),
+    "_sync_topics": ("SyncConsumer", "SyncTopic"),
+    "_topic_messages": ("Message", "MessageOrigin", "MessagePosition", "NewMessage", "SyncMessage"),
+    "_topics": ("Consumer", "Topic"),
 }
 """Where the names come from; all others are exceptions."""
 

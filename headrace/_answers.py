@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
 
-from headrace._exceptions import SQL_ERRORS, InvalidAnswer, ResponseError, SqlError, response_error_type
+from headrace._exceptions import (
+    REFUSALS,
+    SQL_ERRORS,
+    ConnectionFailed,
+    FileNotFound,
+    InvalidAnswer,
+    OffsetOutOfRange,
+    ResponseError,
+    SqlError,
+    TopicNotFound,
+    response_error_type,
+)
 
 T = TypeVar("T")
 
@@ -83,11 +96,24 @@ class _ErrorDetail(msgspec.Struct):
 
 
 class _ErrorBody(msgspec.Struct):
-    """Both shapes of an error: `error` is an object on the SQL and ingest routes, the code itself elsewhere."""
+    """All shapes of an error.
+
+    `error` is an object on the SQL and ingest routes; beside a `code` it is a sentence (topics, files), else the code
+    itself.
+    """
 
     error: _ErrorDetail | str
     message: str = ""
     code: str = ""
+    first_offset: int | None = None
+    next_offset: int | None = None
+    partition_id: int | None = None
+
+    def detail(self) -> _ErrorDetail:
+        """Code and sentence, whatever the shape."""
+        if isinstance(self.error, _ErrorDetail):
+            return self.error
+        return _ErrorDetail(self.code, self.error) if self.code else _ErrorDetail(self.error, self.message)
 
 
 def parse(response: httpx.Response, kind: type[T]) -> T:
@@ -102,15 +128,27 @@ def parse(response: httpx.Response, kind: type[T]) -> T:
         ) from error
 
 
+async def rows_of_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[dict[str, Any]]]:
+    """The rows of an answer with one JSON object a line, as they come. Raises ConnectionFailed when it was cut."""
+    decode = msgspec.json.Decoder(dict[str, Any]).decode_lines
+    rest = b""
+    async for chunk in chunks:
+        lines, end, rest = (rest + chunk).rpartition(b"\n")
+        if end:
+            yield decode(lines)
+    if rest:
+        # A whole answer ends with a line break.
+        raise ConnectionFailed("the answer ended before its end; the server's log says why")
+
+
 def request_id(response: httpx.Response) -> str | None:
     """The name of the request in the server's log."""
     name: str | None = response.headers.get("X-Request-ID")
     return name
 
 
-def retry_after(response: httpx.Response) -> float | None:
-    """Seconds of the `Retry-After` header, written as a number or as a date; None without one."""
-    written = response.headers.get("Retry-After", "")
+def retry_after_seconds(written: str) -> float | None:
+    """Seconds of a `Retry-After` header, written as a number or as a date; None where it is neither."""
     try:
         return max(0.0, float(written))
     except ValueError:
@@ -123,28 +161,45 @@ def retry_after(response: httpx.Response) -> float | None:
 
 def error_of(response: httpx.Response) -> ResponseError:
     """The exception that an answer other than success stands for; its body has been read."""
-    status, name = response.status_code, request_id(response)
+    status = response.status_code
+    more: dict[str, Any] = {"status": status, "request_id": request_id(response)}
+    retry_after = retry_after_seconds(response.headers.get("Retry-After", ""))
     try:
         body = msgspec.json.decode(response.content, type=_ErrorBody)
     except msgspec.MsgspecError:
         message = f"{response.request.url} answered {status} {response.reason_phrase}"
-        return response_error_type(status)(message, status=status, request_id=name, retry_after=retry_after(response))
-    detail = body.error if isinstance(body.error, _ErrorDetail) else _ErrorDetail(body.error, body.message)
+        return _refusal_type(response, "", "")(message, retry_after=retry_after, **more)
+    detail = body.detail()
+    more["code"] = detail.code
     kind = SQL_ERRORS.get(detail.code)
     if kind is None and detail.line is not None:
         kind = SqlError  # bad rows of an ingest
-    if kind is None or not isinstance(body.error, _ErrorDetail):
-        return response_error_type(status)(
-            detail.message, code=detail.code, status=status, request_id=name, retry_after=retry_after(response)
+    if kind is not None and isinstance(body.error, _ErrorDetail):
+        return kind(
+            detail.message,
+            details=detail.details if isinstance(detail.details, str) else None,
+            line=detail.line,
+            column=detail.column,
+            statement=detail.statement,
+            applied=detail.applied,
+            **more,
         )
-    return kind(
-        detail.message,
-        code=detail.code,
-        status=status,
-        request_id=name,
-        details=detail.details if isinstance(detail.details, str) else None,
-        line=detail.line,
-        column=detail.column,
-        statement=detail.statement,
-        applied=detail.applied,
-    )
+    refusal = _refusal_type(response, detail.code, body.code)
+    if refusal is OffsetOutOfRange:
+        more |= {"first_offset": body.first_offset, "next_offset": body.next_offset, "partition": body.partition_id}
+    return refusal(detail.message, retry_after=retry_after, **more)
+
+
+def _refusal_type(response: httpx.Response, code: str, own_code: str) -> type[ResponseError]:
+    """The exception of an answer that is not about a statement: by its code, its route, its status.
+
+    `own_code` is the code if it stood beside a sentence: then the route gave it, and there is such a route.
+    """
+    path = response.request.url.path
+    if code in REFUSALS:
+        return REFUSALS[code]
+    if response.status_code == HTTPStatus.NOT_FOUND and "/v1/files/" in path:
+        return FileNotFound
+    if own_code == "NOT_FOUND" and "/v1/api/topics/" in path:
+        return TopicNotFound
+    return response_error_type(response.status_code)

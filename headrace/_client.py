@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any, Self, overload
+from urllib.parse import quote
 
 import httpx
-import msgspec
 
-from headrace._answers import ColumnAnswer, IngestAnswer, SqlAnswer, User, parse
-from headrace._exceptions import ClientClosed, ConnectionFailed, HeadraceError, InvalidAnswer
-from headrace._http import HttpConnection
+from headrace._answers import ColumnAnswer, IngestAnswer, SqlAnswer, User, parse, rows_of_lines
+from headrace._consumption import Consumption, close_all
+from headrace._download import Target, download
+from headrace._exceptions import ClientClosed, HeadraceError, InvalidAnswer
+from headrace._files import Files, Ref
+from headrace._http import DEFAULT_URL, HttpConnection, checked_url
 from headrace._ingest import Rows, ingest_body
 from headrace._live import LiveRows, LiveStream, OnChange
-from headrace._live_connection import ConnectionState, LiveConnection, LiveSettings
+from headrace._live_connection import LiveConnection
 from headrace._live_messages import LiveOptions
+from headrace._live_settings import ConnectionState, LiveSettings
 from headrace._live_state import LiveState
 from headrace._live_subscription import Subscription
 from headrace._requests import Requests
 from headrace._result import Result, to_pandas, to_polars
 from headrace._session import Session
-from headrace._values import Row, encode_value
+from headrace._statements import JSON, Params, statement_body, statement_with_files
+from headrace._topic_requests import TopicRequests
+from headrace._topics import Topic
+from headrace._values import Row
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DEFAULT_URL = "http://127.0.0.1:2900"
 BUFFER_ROWS = 10_000
 ARROW_STREAM = "application/vnd.apache.arrow.stream"
 NDJSON = "application/x-ndjson"
-
-Params = Sequence[Any] | None
-"""Values of `$1`, `$2`, …"""
 
 
 class AsyncClient:
@@ -71,7 +73,7 @@ class AsyncClient:
         on_disconnect: Callable[[HeadraceError], object] | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self.url = _checked_url(url)
+        self.url = checked_url(url)
         self.namespace = namespace
         self._http = HttpConnection(self.url, timeout=timeout, verify=verify, transport=transport)
         self._session = Session(self._http, user=user, password=password, token=token, refresh_token=refresh_token)
@@ -85,6 +87,8 @@ class AsyncClient:
             on_connect=on_connect,
             on_disconnect=on_disconnect,
         )
+        self._topics = TopicRequests(self._requests)
+        self._consumptions: set[Consumption] = set()
         self._closed = False
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -114,8 +118,9 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End all live queries and close all connections; may be called again. The session on the server lives on."""
+        """End all live queries and consumers, close all connections. May be called again; the session lives on."""
         self._closed = True
+        await close_all(self._consumptions)
         await self._live.aclose()
         await self._http.aclose()
 
@@ -141,40 +146,54 @@ class AsyncClient:
     # --- SQL ----------------------------------------------------------------------------------------------------------
 
     async def query(
-        self, sql: str, params: Params = None, *, namespace: str | None = None, raw: bool = False
+        self,
+        sql: str,
+        params: Params = None,
+        *,
+        namespace: str | None = None,
+        raw: bool = False,
+        files: Files | None = None,
     ) -> Result:
         """Run statements; what the last one answered.
 
-        `params` are the values of `$1`, `$2`, …. With `raw` values stay as JSON has them. Raises SqlError and the other
-        ResponseErrors, ConnectionFailed.
+        `params` are the values of `$1`, `$2`, …. With `raw` values stay as JSON has them. `files` are what each
+        `FILE("name")` stands for, by name: a path, bytes, an open file, or a tuple of name, one of them, and perhaps
+        the MIME type. Raises SqlError, FileRefused and the other ResponseErrors, ConnectionFailed.
         """
-        results = await self.execute(sql, params, namespace=namespace, raw=raw)
+        results = await self.execute(sql, params, namespace=namespace, raw=raw, files=files)
         if not results:
             raise InvalidAnswer("the server answered without a result")
         return results[-1]
 
     async def execute(
-        self, sql: str, params: Params = None, *, namespace: str | None = None, raw: bool = False
+        self,
+        sql: str,
+        params: Params = None,
+        *,
+        namespace: str | None = None,
+        raw: bool = False,
+        files: Files | None = None,
     ) -> list[Result]:
         """Run statements; what each answered: `row_count`, `message`, rows. Raises as `query` does."""
-        body = self._body(sql, params, namespace)
-        response = await self._requests.send("POST", "/v1/api/sql", body, {"Content-Type": "application/json"})
+        headers, body = statement_with_files(sql, params, namespace or self.namespace, files)
+        response = await self._requests.send("POST", "/v1/api/sql", body, headers)
         return [Result(answer, raw=raw) for answer in parse(response, SqlAnswer).results]
 
-    async def execute_as(
-        self, user: str, sql: str, params: Params = None, *, namespace: str | None = None, raw: bool = False
-    ) -> Result:
-        """Run one statement as another user, with the role `user`. Raises PermissionDenied, and as `query` does."""
+    async def execute_as(self, user: str, sql: str, params: Params = None, **options: Any) -> Result:
+        """Run one statement as another user, with the role `user`; `options` are those of `query`.
+
+        Raises PermissionDenied, and as `query` does.
+        """
         name = user.replace("'", "''")
         statement = sql.strip().rstrip(";")
         # The closing bracket stands on a line of its own, where no comment at the end can swallow it.
-        return await self.query(f"EXECUTE AS USER '{name}' ({statement}\n)", params, namespace=namespace, raw=raw)
+        return await self.query(f"EXECUTE AS USER '{name}' ({statement}\n)", params, **options)
 
     async def query_arrow(self, sql: str, params: Params = None, *, namespace: str | None = None) -> pa.Table:
         """The rows of the last statement as an Arrow table, without a limit of rows. Raises as `query` does."""
         from headrace._arrow import table_from_stream
 
-        headers = {"Content-Type": "application/json", "Accept": ARROW_STREAM}
+        headers = {**JSON, "Accept": ARROW_STREAM}
         body = self._body(sql, params, namespace)
         return table_from_stream((await self._requests.send("POST", "/v1/api/sql", body, headers)).content)
 
@@ -201,16 +220,9 @@ class AsyncClient:
         self, sql: str, params: Params = None, *, namespace: str | None = None
     ) -> AsyncGenerator[list[Row]]:
         """As `stream`, but as many rows at a time as have come. Raises as `stream` does."""
-        decode = msgspec.json.Decoder(dict[str, Any]).decode_lines
-        async with self._stream(NDJSON, sql, params, namespace) as chunks:
-            rest = b""
-            async for chunk in chunks:
-                lines, end, rest = (rest + chunk).rpartition(b"\n")
-                if end:
-                    yield decode(lines)
-            if rest:
-                # A whole answer ends with a line break.
-                raise ConnectionFailed("the answer ended before its end; the server's log says why")
+        async with self._stream(NDJSON, sql, params, namespace) as response:
+            async for rows in rows_of_lines(response.aiter_bytes()):
+                yield rows
 
     async def stream_arrow(
         self, sql: str, params: Params = None, *, namespace: str | None = None
@@ -222,8 +234,8 @@ class AsyncClient:
         from headrace._arrow import batches_from_stream
 
         async with (
-            self._stream(ARROW_STREAM, sql, params, namespace) as chunks,
-            aclosing(batches_from_stream(chunks)) as batches,
+            self._stream(ARROW_STREAM, sql, params, namespace) as response,
+            aclosing(batches_from_stream(response.aiter_bytes())) as batches,
         ):
             async for batch in batches:
                 yield batch
@@ -235,14 +247,30 @@ class AsyncClient:
         asynchronous one), or a table or batch of pyarrow, or a DataFrame. Raises SqlError naming the row that does
         not fit.
         """
-        before, dot, name = table.rpartition(".")
-        space = before if dot else namespace or self.namespace
-        if not space:
-            raise ValueError(f"'{table}' needs a namespace: 'namespace.{table}', or namespace=")
+        space, name = self._qualified(table, namespace)
         content_type, body = ingest_body(rows)
         path = f"/v1/api/ingest/{quote(space, safe='')}/{quote(name, safe='')}"
         response = await self._requests.send("POST", path, body, {"Content-Type": content_type})
         return parse(response, IngestAnswer).inserted
+
+    @overload
+    async def download(self, ref: Ref, *, table: str, to: None = None, **options: Any) -> bytes: ...
+
+    @overload
+    async def download(self, ref: Ref, *, table: str, to: Target, **options: Any) -> None: ...
+
+    async def download(self, ref: Ref, *, table: str, to: Target | None = None, **options: Any) -> bytes | None:
+        """The bytes of a file that a FILE cell of `table` refers to, checked against its digest.
+
+        ref         what the cell holds
+        to          a path, which then has the whole file or what it had before, or a file that is open for writing
+        user        whose row it is, in a USER table, if not one's own
+        byte_range  the first byte and the one behind the last (None: to the end); a part cannot be checked
+        retry       how often to try, counted anew whenever bytes have come; what broke off goes on where it was
+
+        Raises FileNotFound, PermissionDenied and the other ResponseErrors, DigestMismatch, ConnectionFailed, OSError.
+        """
+        return await download(self._requests, ref, self._qualified(table), to, **options)
 
     # --- live ---------------------------------------------------------------------------------------------------------
 
@@ -306,6 +334,12 @@ class AsyncClient:
 
         return LiveRows(subscription, sql, columns, on_change)
 
+    # --- topics -------------------------------------------------------------------------------------------------------
+
+    def topic(self, name: str) -> Topic:
+        """A topic to produce to and to consume from: `namespace.topic`, or a name in `namespace`. Raises ValueError."""
+        return Topic(self._topics, ".".join(self._qualified(name)), self._consumptions)
+
     # --- parts --------------------------------------------------------------------------------------------------------
 
     def _subscription(
@@ -322,20 +356,21 @@ class AsyncClient:
         )
 
     def _body(self, sql: str, params: Params, namespace: str | None) -> bytes:
-        body: dict[str, Any] = {"sql": sql}
-        if params is not None:
-            if isinstance(params, (str, bytes, Mapping)):
-                raise TypeError("params is a list of the values of $1, $2, …")
-            body["params"] = [encode_value(value) for value in params]
-        if namespace or self.namespace:
-            body["namespace_id"] = namespace or self.namespace
-        return msgspec.json.encode(body)
+        return statement_body(sql, params, namespace or self.namespace)
 
     def _stream(
         self, accept: str, sql: str, params: Params, namespace: str | None
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        headers = {"Content-Type": "application/json", "Accept": accept}
+    ) -> AbstractAsyncContextManager[httpx.Response]:
+        headers = {**JSON, "Accept": accept}
         return self._requests.stream("POST", "/v1/api/sql", self._body(sql, params, namespace), headers)
+
+    def _qualified(self, written: str, namespace: str | None = None) -> tuple[str, str]:
+        """The namespace and the name of what is written with both, or in the client's namespace. Raises ValueError."""
+        before, dot, name = written.rpartition(".")
+        space = before if dot else namespace or self.namespace
+        if not space:
+            raise ValueError(f"'{written}' needs a namespace: 'namespace.{written}', or that of the client")
+        return space, name
 
     def _check_open(self) -> None:
         if self._closed:
@@ -350,12 +385,3 @@ async def aconnect(url: str = DEFAULT_URL, **options: Any) -> AsyncClient:
 def _options(batch_size: int | None, last_rows: int | None, from_seq: int | None = None) -> LiveOptions:
     """The options of a subscription; the newest rows come as one batch, so that must be as large."""
     return LiveOptions(batch_size or last_rows or None, last_rows, from_seq)
-
-
-def _checked_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"'{url}' is not the address of a server; write it as {DEFAULT_URL}")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("the address of a server has no user, query or fragment; pass user= and password=")
-    return url.rstrip("/")

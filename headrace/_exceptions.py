@@ -5,6 +5,8 @@ HeadraceError                    code, status and request_id of the answer, wher
 ├── ConnectionFailed             no answer: nobody listens, the connection was cut, TLS failed
 │   └── RequestTimedOut          no answer in time
 ├── InvalidAnswer                an answer that is not of the protocol
+├── ClaimLost                    an acknowledgement of a message that was given back to its group
+├── DigestMismatch               a downloaded file is not the one that its FileRef names
 ├── UnexpectedRows               `Result.one()` or `scalar()` of a result that has another shape
 ├── ResponseError                the server answered with an error
 │   ├── AuthenticationFailed     401, 428: wrong password, a token that ended, a locked account, no set-up yet
@@ -13,6 +15,10 @@ HeadraceError                    code, status and request_id of the answer, wher
 │   ├── Unavailable              503: overloaded, stopping, or storage is being opened anew; `retry_after` if known
 │   ├── ServerFault              other 5xx: a defect (its log has the request id), or a full disk (507)
 │   ├── RequestRefused           other 4xx: a body too large, an unknown route, rows that cannot be ingested
+│   │   ├── TopicNotFound        NOT_FOUND of a topic
+│   │   ├── OffsetOutOfRange     OFFSET_OUT_OF_RANGE; first_offset, next_offset and partition
+│   │   ├── MessageTooLarge      MESSAGE_TOO_LARGE
+│   │   └── FileNotFound         404 of a download: no such file, or no row any more that refers to it
 │   └── SqlError                 line, column, details, statement and applied
 │       ├── InvalidSql           INVALID_SQL, EMPTY_SQL, BATCH_PARSE_ERROR
 │       ├── InvalidParameter     INVALID_PARAMETER
@@ -21,7 +27,8 @@ HeadraceError                    code, status and request_id of the answer, wher
 │       ├── ExecutionFailed      SQL_EXECUTION_ERROR: a constraint, a conversion, a division
 │       ├── LimitExceeded        RESULT_TOO_LARGE, MEMORY_LIMIT_EXCEEDED
 │       ├── QueryTimedOut        QUERY_TIMEOUT
-│       └── TransactionConflict  TRANSACTION_CONFLICT
+│       ├── TransactionConflict  TRANSACTION_CONFLICT
+│       └── FileRefused          FILE_TOO_LARGE, TOO_MANY_FILES, INVALID_MIME_TYPE, MISSING_FILE, EXTRA_FILE
 └── LiveError                    a live query was refused or has ended; `code` as on the socket
     └── SubscriptionLimitExceeded  too many live queries of this user or connection
 """
@@ -61,6 +68,17 @@ class RequestTimedOut(ConnectionFailed):
 
 class InvalidAnswer(HeadraceError):
     """The server, or something in its place, sent what the protocol does not have."""
+
+
+class ClaimLost(HeadraceError):
+    """The message is not this consumer's any more: it was given back to the group, and comes again.
+
+    A connection failed under a poll, or the consumer was closed.
+    """
+
+
+class DigestMismatch(HeadraceError):
+    """The bytes of a download are not those that the FileRef names, by their SHA-256 or by their number."""
 
 
 class UnexpectedRows(HeadraceError):
@@ -106,6 +124,43 @@ class ServerFault(ResponseError):
 
 class RequestRefused(ResponseError):
     """The request itself is not one that the server takes."""
+
+
+class TopicNotFound(RequestRefused):
+    """There is no such topic."""
+
+
+class OffsetOutOfRange(RequestRefused):
+    """The topic does not have the offset that the group would go on from: retention removed it, or it is yet to come.
+
+    `RESET CONSUMER GROUP` moves the group. `first_offset` is the oldest message that is there, `next_offset` that of
+    the next one to be written.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        status: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        first_offset: int | None = None,
+        next_offset: int | None = None,
+        partition: int | None = None,
+    ) -> None:
+        super().__init__(message, code=code, status=status, request_id=request_id, retry_after=retry_after)
+        self.first_offset = first_offset
+        self.next_offset = next_offset
+        self.partition = partition
+
+
+class MessageTooLarge(RequestRefused):
+    """A message is larger than the server takes; none of the call was produced."""
+
+
+class FileNotFound(RequestRefused):
+    """There is no such file, or no row any more that refers to it and that the caller may read."""
 
 
 class SqlError(ResponseError):
@@ -171,6 +226,10 @@ class TransactionConflict(SqlError):
     """Others changed the same rows again and again; try once more."""
 
 
+class FileRefused(SqlError):
+    """A file is too large, of a type that is not allowed, missing, or one too many; nothing was stored."""
+
+
 class LiveError(HeadraceError):
     """A live query was refused, or has ended against the client's will; `code` says why."""
 
@@ -191,8 +250,21 @@ SQL_ERRORS: dict[str, type[SqlError]] = {
     "MEMORY_LIMIT_EXCEEDED": LimitExceeded,
     "QUERY_TIMEOUT": QueryTimedOut,
     "TRANSACTION_CONFLICT": TransactionConflict,
+    "FILE_TOO_LARGE": FileRefused,
+    "TOO_MANY_FILES": FileRefused,
+    "INVALID_MIME_TYPE": FileRefused,
+    "MISSING_FILE": FileRefused,
+    "EXTRA_FILE": FileRefused,
 }
 """The exception of each code of an SQL answer."""
+
+
+REFUSALS: dict[str, type[RequestRefused]] = {
+    "OFFSET_OUT_OF_RANGE": OffsetOutOfRange,
+    "MESSAGE_TOO_LARGE": MessageTooLarge,
+    "FILE_NOT_FOUND": FileNotFound,
+}
+"""The exception of each code about topics and downloads."""
 
 
 def response_error_type(status: int) -> type[ResponseError]:

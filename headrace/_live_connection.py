@@ -4,43 +4,27 @@ Three tasks work while it is open: this module's reader takes messages and hands
 ever waiting for one; a sender paces what goes out below the server's limit of messages a second; a pinger asks every
 few seconds how far the connection has come, which is also how a dead connection is noticed.
 
-How often to try again: `websockets` has the steps of an exponential back-off, which are taken in random parts here,
-so that many clients of a restarted server do not come back at once. Its own loop (`async for … in connect`) begins
-anew with each connection that is accepted, however soon it is cut, and keeps the headers, and so the token, of the
-first one.
+The loop that opens it again is ours: that of `websockets` (`async for … in connect`) begins anew with each connection
+that is accepted, however soon it is cut, and keeps the headers, and so the token, of the first one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
-import random
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import websockets
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
-from websockets.client import backoff
 
-from headrace._exceptions import (
-    AuthenticationFailed,
-    ClientClosed,
-    ConnectionFailed,
-    HeadraceError,
-    InvalidAnswer,
-    LiveError,
-    RateLimited,
-    RequestTimedOut,
-    ResponseError,
-    ServerFault,
-    Unavailable,
-    response_error_type,
-)
+from headrace._backoff import delays
+from headrace._exceptions import AuthenticationFailed, ClientClosed, HeadraceError, LiveError
+from headrace._live_failures import failures, is_worth_reconnecting, unauthenticated
 from headrace._live_messages import (
     Authenticate,
     ClientMessage,
@@ -54,6 +38,7 @@ from headrace._live_messages import (
     Unsubscribe,
     integer,
 )
+from headrace._live_settings import ConnectionState, LiveSettings
 from headrace._live_state import Phase
 from headrace._live_subscription import Subscription
 from headrace._session import Session, authorization
@@ -66,38 +51,6 @@ POLICY_VIOLATION = 1008
 """The close code behind a refused sign-in."""
 RATE_LIMIT_SECONDS = 1.0
 """How long to be silent after the server said that messages came too fast."""
-
-
-class ConnectionState(enum.StrEnum):
-    """Where the connection for live queries stands."""
-
-    IDLE = "idle"
-    """Not wanted yet: there was no live query."""
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    RECONNECTING = "reconnecting"
-    """It was cut, and is being opened again, or the next attempt is waited for."""
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveSettings:
-    """How a client keeps its connection for live queries."""
-
-    serialization: Serialization = Serialization.JSON
-    compression: Compression = Compression.NONE
-    sign_in: str = "header"
-    """`header`: the token goes with the upgrade; `message`: in the first message, for proxies that drop the header."""
-    ping_seconds: float = 4.0
-    """How often to ask whether the server is there; it drops clients that are silent for 10 seconds."""
-    open_seconds: float = 10.0
-    """Longest wait for a connection and for being signed in on it."""
-    first_delay: float = 0.25
-    """Seconds before the first new attempt, at most; each further one waits twice as long."""
-    max_delay: float = 30.0
-    """Longest wait between attempts."""
-    max_message_bytes: int = 64 << 20
-    """Largest message of the server that is taken."""
 
 
 class LiveConnection:
@@ -164,11 +117,11 @@ class LiveConnection:
 
     def retry_later(self, subscription: Subscription) -> None:
         """Attach again: at once where nothing failed, else after a while."""
-        failures = subscription.state.failures
-        if failures == 0:
+        refusals = subscription.state.failures
+        if refusals == 0:
             self.attach(subscription)
             return
-        delay = min(self._settings.first_delay * 2**failures, self._settings.max_delay) * random.uniform(0.5, 1)
+        delay = next(islice(self._delays(), refusals + 1, None))
         self._later(delay, lambda: self._attach_idle(subscription))
 
     def post(self, message: NextBatch) -> None:
@@ -193,12 +146,12 @@ class LiveConnection:
     # --- the task -----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        delays = self._delays()
+        waits = self._delays()
         renewed = False
         while True:
             failure = await self._serve_one_connection()
             if self._disconnected(failure):
-                delays, renewed = self._delays(), False
+                waits, renewed = self._delays(), False
             if isinstance(failure, AuthenticationFailed) and not renewed and self._session.can_renew:
                 # Once until a connection works: if another token is refused as well, none will do.
                 renewed = True
@@ -207,11 +160,11 @@ class LiveConnection:
                     continue
                 except HeadraceError as error:
                     failure = error
-            if not self._was_connected or not _is_transient(failure):
+            if not self._was_connected or not is_worth_reconnecting(failure):
                 self._fail_all(failure)
                 return
             wait = getattr(failure, "retry_after", None) or 0.0
-            await asyncio.sleep(max(next(delays), wait))
+            await asyncio.sleep(max(next(waits), wait))
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
         """The task has ended; if that was by a defect of ours, nobody must wait for ever."""
@@ -224,7 +177,7 @@ class LiveConnection:
     async def _serve_one_connection(self) -> HeadraceError:
         """Open a connection and work on it until it ends; why it did."""
         try:
-            with _failures():
+            with failures():
                 await self._serve()
         except HeadraceError as error:
             return error
@@ -270,12 +223,12 @@ class LiveConnection:
                 message = self._codec.decode(await websocket.recv())
             except websockets.ConnectionClosed as error:
                 if error.rcvd is not None and error.rcvd.code == POLICY_VIOLATION:
-                    raise _unauthenticated(error.rcvd.reason) from error
+                    raise unauthenticated(error.rcvd.reason) from error
                 raise
             if message.type == "auth_success":
                 return
             if message.type == "auth_error":
-                raise _unauthenticated(message.message)
+                raise unauthenticated(message.message)
 
     def _connected(self) -> None:
         self.state = ConnectionState.CONNECTED
@@ -309,9 +262,7 @@ class LiveConnection:
         self._wanted.clear()
 
     def _delays(self) -> Iterator[float]:
-        settings = self._settings
-        steps = backoff(settings.first_delay, settings.first_delay, settings.max_delay, 2.0)
-        return (step * random.uniform(0.5, 1) for step in steps)
+        return delays(self._settings.first_delay, self._settings.max_delay)
 
     @staticmethod
     def _tell(callback: Callable[..., object], *arguments: object) -> None:
@@ -323,7 +274,7 @@ class LiveConnection:
     def _receive(self, message: ServerMessage) -> None:
         self._heard = True
         if message.type == "auth_error":
-            raise _unauthenticated(message.message)
+            raise unauthenticated(message.message)
         if message.type == "pong":
             seq = integer(message.seq)
             if seq is not None:
@@ -418,57 +369,3 @@ class LiveConnection:
                 if not self._heard:
                     websocket.transport.abort()
                     return
-
-
-def _is_transient(error: HeadraceError) -> bool:
-    """Whether another attempt may work."""
-    return isinstance(error, (ConnectionFailed, RateLimited, Unavailable, ServerFault, InvalidAnswer))
-
-
-@contextlib.contextmanager
-def _failures() -> Iterator[None]:
-    """Failures of a WebSocket as ours."""
-    try:
-        yield
-    except HeadraceError:
-        raise
-    except TimeoutError as error:
-        raise RequestTimedOut("the live connection was not opened in time") from error
-    except websockets.InvalidStatus as error:
-        raise _refusal(error) from error
-    except websockets.ConnectionClosed as error:
-        raise _closed(error) from error
-    except (websockets.WebSocketException, OSError, EOFError) as error:
-        reason = str(error) or type(error).__name__
-        raise ConnectionFailed(f"the live connection could not be opened: {reason}") from error
-
-
-def _unauthenticated(reason: str) -> AuthenticationFailed:
-    return AuthenticationFailed(reason or "the server refused the token", code="INVALID_CREDENTIALS")
-
-
-def _refusal(error: websockets.InvalidStatus) -> ResponseError:
-    response = error.response
-    status = response.status_code
-    body = (response.body or b"").decode("utf-8", "replace")
-    kind = response_error_type(status)
-    code = "INVALID_CREDENTIALS" if kind is AuthenticationFailed else ""
-    try:
-        retry_after = float(response.headers.get("Retry-After", ""))
-    except ValueError:
-        retry_after = None
-    message = f"the server refused a live connection: {status} {response.reason_phrase}"
-    return kind(
-        f"{message} {body[:300]}".strip(),
-        code=code,
-        status=status,
-        request_id=response.headers.get("X-Request-ID"),
-        retry_after=retry_after,
-    )
-
-
-def _closed(error: websockets.ConnectionClosed) -> HeadraceError:
-    close = error.rcvd
-    if close is None:
-        return ConnectionFailed("the live connection was cut")
-    return ConnectionFailed(f"the server closed the live connection: {close.code} {close.reason}".strip())

@@ -34,10 +34,11 @@ class Requests:
         path: str,
         body: bytes | Callable[[], AsyncIterable[bytes]] | None = None,
         headers: Mapping[str, str] | None = None,
+        patience: float = 0.0,
     ) -> httpx.Response:
         """Send a request and read its answer; `body` is bytes, or makes the parts of the body each time it is called.
 
-        Raises ResponseError, ConnectionFailed.
+        `patience`: seconds that the server was asked to wait with its answer. Raises ResponseError, ConnectionFailed.
         """
         token = await self._session.bearer()
         attempt = _Attempt(self._session, token, self._patience)
@@ -45,16 +46,20 @@ class Requests:
             content = body() if callable(body) else body
             try:
                 return await self._http.request(
-                    method, path, content=content, headers={**(headers or {}), **authorization(attempt.token)}
+                    method,
+                    path,
+                    content=content,
+                    headers={**(headers or {}), **authorization(attempt.token)},
+                    patience=patience,
                 )
             except (AuthenticationFailed, RateLimited, Unavailable) as error:
                 await attempt.prepare_next(error)
 
     @asynccontextmanager
     async def stream(
-        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Send a request and read its answer bit by bit. Raises as `send` does."""
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request; its answer, to be read bit by bit. Raises as `send` does."""
         attempt = _Attempt(self._session, await self._session.bearer(), self._patience)
         async with AsyncExitStack() as stack:
             while True:
@@ -62,11 +67,11 @@ class Requests:
                     method, path, content=body, headers={**headers, **authorization(attempt.token)}
                 )
                 try:
-                    chunks = await stack.enter_async_context(answer)
+                    response = await stack.enter_async_context(answer)
                     break
                 except (AuthenticationFailed, RateLimited, Unavailable) as error:
                     await attempt.prepare_next(error)
-            yield chunks
+            yield response
 
 
 class _Attempt:

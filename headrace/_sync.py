@@ -6,17 +6,22 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from headrace._answers import User
-from headrace._client import DEFAULT_URL, AsyncClient, Params
+from headrace._client import AsyncClient
+from headrace._download import Target
 from headrace._exceptions import ClientClosed
+from headrace._files import Ref
+from headrace._http import DEFAULT_URL
 from headrace._ingest import Rows
 from headrace._live import LiveRows, LiveStream
-from headrace._live_connection import ConnectionState
 from headrace._live_events import LiveEvent
+from headrace._live_settings import ConnectionState
 from headrace._portal import Portal
 from headrace._result import Column, Result
+from headrace._statements import Params
+from headrace._sync_topics import SyncTopic
 from headrace._values import Row
 
 if TYPE_CHECKING:
@@ -123,6 +128,16 @@ class Client:
         """See AsyncClient.insert."""
         return self._portal.run(self._client.insert(table, rows, namespace=namespace))
 
+    @overload
+    def download(self, ref: Ref, *, table: str, to: None = None, **options: Any) -> bytes: ...
+
+    @overload
+    def download(self, ref: Ref, *, table: str, to: Target, **options: Any) -> None: ...
+
+    def download(self, ref: Ref, *, table: str, to: Target | None = None, **options: Any) -> bytes | None:
+        """See AsyncClient.download."""
+        return self._portal.run(self._client.download(ref, table=table, to=to, **options))
+
     def live(self, sql: str, params: Params = None, *, timeout: float | None = None, **options: Any) -> SyncLiveStream:
         """See AsyncClient.live. `timeout`: seconds that iterating waits for an event until it raises TimeoutError."""
         stream = self._portal.call(lambda: self._client.live(sql, params, **options))
@@ -131,6 +146,10 @@ class Client:
     def live_rows(self, sql: str, params: Params = None, **options: Any) -> SyncLiveRows:
         """See AsyncClient.live_rows."""
         return SyncLiveRows(self._portal, self._portal.call(lambda: self._client.live_rows(sql, params, **options)))
+
+    def topic(self, name: str) -> SyncTopic:
+        """See AsyncClient.topic."""
+        return SyncTopic(self._portal, self._client.topic(name))
 
     def _iterate(self, source: AsyncGenerator[T]) -> Iterator[T]:
         try:

@@ -197,7 +197,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             clock=SYSTEM_CLOCK,
             data_path=folder,
         )
-        metrics = MetricsRoute(lambda: {**figures(), **database.live.stats()}, context.authenticator)
+        metrics = MetricsRoute(lambda: {**figures(), **database.figures()}, context.authenticator, database.topics.lags)
         more = [*auth_routes(context), *event_routes(live, upgrades, limits), metrics.route()]
         app = create_app(state, more, websocket_routes={WS_PATH: live})
 

@@ -16,6 +16,9 @@ from starlette.types import Message, Receive, Scope, Send
 Answer = Callable[[int, list[tuple[bytes, bytes]], bytes], bool]
 """Writes a whole answer at once, if it can (`server.protocol.OneWriteCycle.answer`)."""
 
+CONNECTION = "headrace.connection"
+"""The extension of the scope that has the `number` of the connection (`RateLimits.opened`)."""
+
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
 
 

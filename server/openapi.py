@@ -124,6 +124,9 @@ def _content(bodies: Sequence[Body], references: dict[type[msgspec.Struct], dict
         if isinstance(body, str):
             text = body.startswith("text/") or body == "application/x-ndjson"
             content[body] = {"schema": {"type": "string"} if text else {"type": "string", "format": "binary"}}
+        elif "application/json" in content:
+            known = content["application/json"]["schema"]
+            content["application/json"] = {"schema": {"anyOf": [*known.get("anyOf", [known]), references[body]]}}
         else:
             content["application/json"] = {"schema": references[body]}
     return content

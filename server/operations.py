@@ -23,6 +23,15 @@ from server.auth.messages import (
 from server.negotiation import ResultFormat
 from server.openapi import Answer, Operation, Parameter, build_document
 from server.routes.ingest import INGEST_TYPES
+from server.topic_wire import (
+    AckAnswer,
+    AckRequest,
+    ConsumeAnswer,
+    ConsumeBody,
+    ProduceAnswer,
+    ProduceRequest,
+    TopicFailure,
+)
 from server.version import version
 from server.wire import (
     ClusterHealth,
@@ -209,7 +218,41 @@ _SERVER = (
     ),
 )  # fmt: skip
 
-OPERATIONS = (*_SQL, *_LIVE, *_AUTH, *_SERVER)
+_TOPIC_FAILURES = (
+    Answer(400, "A field is wrong or missing, or there is no such partition", TopicFailure),
+    Answer(401, "No valid bearer token", SqlFailure),
+    Answer(403, "The role is too low, or the account may not sign in from here", (TopicFailure, SqlFailure)),
+    Answer(404, "No such topic", TopicFailure),
+    Answer(408, "The request came too slowly", SqlFailure),
+    Answer(410, "The offset is not retained (any more); the body has the first and the next one", TopicFailure),
+    Answer(413, "The body or a message is too large", (TopicFailure, ErrorResponse)),
+    Answer(429, "Too many requests; see Retry-After", ErrorResponse),
+    Answer(500, "Unexpected; the body has the request id", TopicFailure),
+    Answer(503, "Overloaded or shutting down; see Retry-After", (TopicFailure, SqlFailure)),
+    Answer(507, "The disk or the storage limit is full", TopicFailure),
+)
+
+_TOPICS = (
+    Operation(
+        method="POST", path="/v1/api/topics/consume", name="consume", tag="Topics", bearer=True,
+        summary="Take messages of a topic, or wait for the first one",
+        description="For the roles service, dba and system. With a group the messages are claimed: no other consumer "
+        "of the group gets them until the visibility timeout is over.",
+        bodies=(ConsumeBody,), answers=(Answer(200, "Messages, or none", ConsumeAnswer), *_TOPIC_FAILURES),
+    ),
+    Operation(
+        method="POST", path="/v1/api/topics/ack", name="acknowledge", tag="Topics", bearer=True,
+        summary="Acknowledge messages of a partition up to an offset",
+        bodies=(AckRequest,), answers=(Answer(200, "Acknowledged, durably", AckAnswer), *_TOPIC_FAILURES),
+    ),
+    Operation(
+        method="POST", path="/v1/api/topics/produce", name="produce", tag="Topics", bearer=True,
+        summary="Append messages to a topic, all or none",
+        bodies=(ProduceRequest,), answers=(Answer(200, "Stored, durably", ProduceAnswer), *_TOPIC_FAILURES),
+    ),
+)  # fmt: skip
+
+OPERATIONS = (*_SQL, *_LIVE, *_TOPICS, *_AUTH, *_SERVER)
 
 
 def document() -> dict[str, Any]:

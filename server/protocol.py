@@ -31,6 +31,7 @@ from uvicorn.server import ServerState
 
 from server.config import PerformanceSection
 from server.errors import HttpError
+from server.exchange import CONNECTION
 from server.middleware.client_address import ClientAddresses
 from server.middleware.rate_limit import RateLimits
 from server.websocket.handshake import Handshake, check_upgrade
@@ -83,6 +84,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_size = 0
         self._counted = ""
         self._open = False
+        self._number = 0
         self._refusal: HttpError | None = None
         self._declined = False
         self._ended = False  # no more requests are read: the connection is no longer ours or closes after an answer
@@ -97,7 +99,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Count the connection and begin to wait for its first request."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._open = True
-        self.limits.opened()
+        self._number = self.limits.opened()
         peer = self.client[0] if self.client else ""
         if self.counts_connections(peer):
             self._counted = peer
@@ -192,7 +194,8 @@ class LimitedProtocol(HttpToolsProtocol):
             rest=rest,
         )
         self.connections.discard(self)
-        release, self._counted, self._open = partial(_release, self.limits, self._counted), "", False
+        release = partial(_release, self.limits, self._number, self._counted)
+        self._counted, self._open = "", False
         protocol = self.ws_protocol_class(self.config, self.server_state, self.app_state)  # type: ignore[call-arg,misc]
         assert isinstance(protocol, WebSocketProtocol)
         protocol.upgrade(self.transport, upgrade, release)
@@ -214,8 +217,9 @@ class LimitedProtocol(HttpToolsProtocol):
             return error
 
     def on_message_begin(self) -> None:
-        """Note that the head of a request begins."""
+        """Note that the head of a request begins, and on which connection."""
         super().on_message_begin()
+        self.scope["extensions"] = {CONNECTION: {"number": self._number}}
         self._in_head = True
 
     def on_headers_complete(self) -> None:
@@ -305,7 +309,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _discount(self) -> None:
         if self._open:
-            self.limits.closed()
+            self.limits.closed(self._number)
             self._open = False
         if self._counted:
             self.limits.disconnect(self._counted)
@@ -352,9 +356,9 @@ def _too_many_connections(current: int, maximum: int) -> HttpError:
     )
 
 
-def _release(limits: RateLimits, counted: str) -> None:
+def _release(limits: RateLimits, number: int, counted: str) -> None:
     """Discount an upgraded connection."""
-    limits.closed()
+    limits.closed(number)
     if counted:
         limits.disconnect(counted)
 

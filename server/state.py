@@ -16,6 +16,7 @@ from sql.results import ResultColumn, StatementResult
 from sql.topics.messages import Batch, ConsumeRequest
 from sql.topics.settings import TopicSettings
 from storage.seams import Clock, SystemClock
+from storage.topic_groups import IsGone
 from storage.topic_writes import Placed, Produced
 
 __all__ = ["AppState", "Authenticator", "Clock", "Database", "Engine", "ResultStream", "SystemClock", "Topics"]
@@ -53,7 +54,16 @@ class Topics(Protocol):
         """Append messages durably; where each one went."""
 
     async def acknowledge(
-        self, namespace: str, topic: str, group: str, partition: int, upto: int | None, holder: str, *, back: bool
+        self,
+        namespace: str,
+        topic: str,
+        group: str,
+        partition: int | None,
+        upto: int | None,
+        holder: str,
+        *,
+        back: bool,
+        is_gone: IsGone,
     ) -> int:
         """Acknowledge durably; the offset that counts as acknowledged, -1 for none."""
 

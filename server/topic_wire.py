@@ -77,7 +77,7 @@ class AckRequest(msgspec.Struct):
 
     topic_id: str
     group_id: str
-    partition_id: int | None = 0
+    partition_id: Annotated[int | None, Meta(description="null: all of them, with release alone")] = 0
     upto_offset: Annotated[int | None, Meta(description="May be left out with release")] = None
     consumer_id: str | None = None
     release: Annotated[bool, Meta(description="Give the consumer's other messages of the partition back")] = False

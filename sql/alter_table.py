@@ -33,6 +33,7 @@ from sql.statements import (
     SetTtl,
 )
 from sql.table_options import parse_ttl
+from sql.topics.sources import refuse_in_sources
 from sql.type_changes import convert_initial, initial_of, is_widening, keeps_keys
 from sql.writing import RowWriter, StatementContext, time_of
 from storage.catalog import AccessLevel, ColumnDef, SchemaVersion, TableDef
@@ -59,7 +60,7 @@ def run(
         run_checks = Run(txn, (), context.identity, evaluation and evaluation.services)
         change = _add_column(operation, table, run_checks, evaluation)
     elif isinstance(operation, DropColumn):
-        change = _drop_column(operation, table)
+        change = _drop_column(operation, table, txn)
     elif isinstance(operation, ModifyColumn):
         change = _modify_column(operation, table, txn)
     elif isinstance(operation, SetNotNull):
@@ -67,7 +68,7 @@ def run(
     elif isinstance(operation, SetDefault):
         change = _set_default(operation, table)
     elif isinstance(operation, RenameColumn):
-        change = _rename_column(operation, table)
+        change = _rename_column(operation, table, txn)
     elif isinstance(operation, SetTtl):
         change = _set_ttl(operation, table, txn)
     else:
@@ -160,7 +161,7 @@ def _verify_checks(
         check_rows(checks, rows.append_column(column.name, constant_array(column.type, value, rows.num_rows)), run)
 
 
-def _drop_column(operation: DropColumn, table: TableDef) -> _Change:
+def _drop_column(operation: DropColumn, table: TableDef, txn: RowWriter) -> _Change:
     description = f"DROP COLUMN {operation.name}"
     column = table.by_name.get(operation.name)
     if column is None:
@@ -168,6 +169,7 @@ def _drop_column(operation: DropColumn, table: TableDef) -> _Change:
             return _Change(description, None)
         raise _no_column(table, operation.name)
     _refuse_in_constraints(table, column, "dropped")
+    refuse_in_sources(table, column, txn.catalog, "dropped")
     if len(table.columns) == 1:
         raise ExecutionError(f"Invalid operation: Column '{column.name}' is the only column of {table.full_name}")
     left = tuple(other for other in table.columns if other is not column)
@@ -202,6 +204,7 @@ def _with_type(table: TableDef, column: ColumnDef, operation: ModifyColumn, txn:
         )
     if not keeps_keys(column.type, new):
         _refuse_in_constraints(table, column, f"changed from {column.type} to {new}")
+    refuse_in_sources(table, column, txn.catalog, f"changed from {column.type} to {new}")
     if column.default is not None:
         expression = stored_default(column)
         assert expression is not None
@@ -254,7 +257,7 @@ def _set_default(operation: SetDefault, table: TableDef) -> _Change:
     return _Change(description, _with_column(table, msgspec.structs.replace(column, default=text)))
 
 
-def _rename_column(operation: RenameColumn, table: TableDef) -> _Change:
+def _rename_column(operation: RenameColumn, table: TableDef, txn: RowWriter) -> _Change:
     column = _column(table, operation.old)
     description = f"RENAME COLUMN {operation.old} TO {operation.new}"
     if operation.new == operation.old:
@@ -262,6 +265,7 @@ def _rename_column(operation: RenameColumn, table: TableDef) -> _Change:
     check_column_name(operation.new)
     if operation.new in table.by_name:
         raise ExecutionError(f"Already exists: Column '{operation.new}' already exists in table {table.full_name}")
+    refuse_in_sources(table, column, txn.catalog, "renamed", shown=False)
     checks = tuple(
         msgspec.structs.replace(check, expression=rename_in_check(check.expression, operation.old, operation.new))
         for check in table.checks

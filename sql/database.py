@@ -96,7 +96,7 @@ class Database:
             lambda identity: SystemContext(
                 identity,
                 settings=settings,
-                stats=lambda: {**stats(), **{name: str(value) for name, value in self.live.stats().items()}},
+                stats=lambda: {**stats(), **{name: str(value) for name, value in self.figures().items()}},
                 live=self.live.subscriptions,
                 last_heard=last_heard,
             ),
@@ -132,6 +132,10 @@ class Database:
     def _close_engines(self) -> None:
         self._pool.close()
         self._router.close()
+
+    def figures(self) -> dict[str, int]:
+        """Figures of live queries and topics for system.stats, beside those that `stats` gives."""
+        return {**self.live.stats(), **self.topics.stats()}
 
     # --- statements ----------------------------------------------------------------------------------------------
 

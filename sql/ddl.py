@@ -38,7 +38,7 @@ def run(
     if isinstance(statement, CreateTable):
         return create_table.run(statement, txn, context, evaluation)
     if isinstance(statement, AlterTable):
-        table = _require_table(statement.table, txn, context, "altered")
+        table = require_table(statement.table, txn, context, "altered")
         return alter_table.run(statement, table, txn, context, evaluation)
     if isinstance(statement, DropTable):
         return _drop_table(statement, txn, context)
@@ -50,7 +50,7 @@ def _drop_table(statement: DropTable, txn: RowWriter, context: StatementContext)
     namespace = statement.table.namespace or context.namespace
     if statement.if_exists and txn.catalog.table(namespace, statement.table.name) is None:
         return StatementResult(message=f"Table {namespace}.{statement.table.name} does not exist (skipped)")
-    table = _require_table(statement.table, txn, context, "dropped")
+    table = require_table(statement.table, txn, context, "dropped")
     identity = context.identity
     if not identity.role.is_admin and table.owner != identity.user:
         raise PermissionDenied(f"Permission denied: table {table.full_name} was created by another user")
@@ -60,7 +60,7 @@ def _drop_table(statement: DropTable, txn: RowWriter, context: StatementContext)
     return StatementResult(message=f"Table {table.full_name} dropped successfully")
 
 
-def _require_table(name: TableName, txn: RowWriter, context: StatementContext, verb: str) -> TableDef:
+def require_table(name: TableName, txn: RowWriter, context: StatementContext, verb: str) -> TableDef:
     """The table, if it exists and the caller may know of it."""
     namespace = name.namespace or context.namespace
     full_name = f"{namespace}.{name.name}"

@@ -1,4 +1,4 @@
-"""Rules for the names of namespaces, tables, columns and users."""
+"""Rules for the names of namespaces, tables, topics, columns and users."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def check_namespace_name(name: str) -> None:
 def check_table_name(name: str) -> None:
     """Raise ExecutionError unless a new table may have this name."""
     _check_plain("Table", name)
+
+
+def check_topic_name(name: str) -> None:
+    """Raise ExecutionError unless a new topic may have this name."""
+    _check_plain("Topic", name)
 
 
 def check_column_name(name: str) -> None:

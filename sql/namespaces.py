@@ -65,11 +65,16 @@ def _drop(statement: DropNamespace, txn: DefinitionWriter) -> StatementResult:
             return StatementResult(message=f"Namespace '{name}' does not exist")
         raise ExecutionError(f"Not found: Namespace '{name}' does not exist")
     tables = list(txn.catalog.tables(name))
-    if statement.restrict and tables:
+    topics = list(txn.catalog.topics(name))
+    if statement.restrict and (tables or topics):
+        held = [f"{len(tables)} table(s)"] if tables else []
+        held += [f"{len(topics)} topic(s)"] if topics else []
         raise ExecutionError(
-            f"Invalid operation: Namespace '{name}' is not empty ({len(tables)} table(s)); "
+            f"Invalid operation: Namespace '{name}' is not empty ({', '.join(held)}); "
             "drop them first or leave out RESTRICT"
         )
+    for topic in topics:
+        txn.drop_topic(topic.topic_id)
     for table in tables:
         txn.drop_table(table.table_id)
     txn.drop_namespace(name)

@@ -29,6 +29,7 @@ from sql.values import converter
 from sql.writing import RowWriter
 from storage.catalog import AccessLevel, Catalog, ColumnDef, TableDef, TableKind
 from storage.contiguous import one_array
+from storage.topic_positions import GroupPosition
 from storage.types import ColumnType
 from storage.views import ReadView
 
@@ -348,6 +349,10 @@ class _RowsView:
     def count(self, table: TableDef, partition: str) -> int:
         """Of the base, or the number of extra rows."""
         return self._rows.num_rows if table.table_id == ROWS_TABLE_ID else self._base.count(table, partition)
+
+    def topic_groups(self) -> Sequence[GroupPosition]:
+        """Of the base."""
+        return self._base.topic_groups()
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """Of the base."""

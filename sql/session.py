@@ -51,6 +51,18 @@ from sql.statements import (
     UseNamespace,
 )
 from sql.storage_errors import storage_errors, translated
+from sql.topic_statements import (
+    TOPIC_DEFINITIONS,
+    TOPIC_MESSAGES,
+    AckTopic,
+    ConsumeFrom,
+    Publish,
+    ResetGroup,
+    TopicDefinition,
+)
+from sql.topics import definitions as topic_definitions
+from sql.topics import sources as topic_sources
+from sql.topics import statements as topic_messages
 from sql.write_targets import named_table, refuse_streams
 from storage.catalog import USER_KIND, UserDef
 from storage.errors import DuplicateKey, SchemaChanged, StorageError, WriteConflict
@@ -130,7 +142,7 @@ class Session:
                 f"Permission denied: role {caller.role.value} may not execute as user '{statement.user}'"
             )
         refused = (*ACCOUNTS, Begin, Commit, Rollback, UseNamespace, ExecuteAs, SubscribeTo, KillLiveQuery)
-        if isinstance(statement.inner, refused):
+        if isinstance(statement.inner, (*refused, *TOPIC_DEFINITIONS, *TOPIC_MESSAGES)):
             raise InvalidInput("EXECUTE AS USER takes one query, definition, INSERT, UPDATE, DELETE, SHOW or DESCRIBE")
         return self._context.as_user(Identity(user=statement.user, role=Role.USER))
 
@@ -143,6 +155,11 @@ class Session:
         if isinstance(statement, DEFINITIONS):
             definition = statement
             result = self._commit(lambda writer: self._define(definition, writer, context))
+        elif isinstance(statement, TOPIC_DEFINITIONS):
+            of_topic = statement
+            result = self._commit(lambda writer: self._define_topic(of_topic, writer, context))
+        elif isinstance(statement, TOPIC_MESSAGES):
+            result = topic_messages.run(statement, context, self._services)
         elif isinstance(statement, ACCOUNTS):
             with storage_errors(), self._engine.snapshot(purpose="accounts") as snapshot:
                 mutation = users.prepare(statement, snapshot, context.identity, self._services.passwords)
@@ -160,7 +177,19 @@ class Session:
     ) -> StatementResult:
         services = self._services
         evaluation = Evaluation(services.binding(writer, context), running_write(services, context))
-        return ddl.run(statement, writer, context, evaluation)
+        result = ddl.run(statement, writer, context, evaluation)
+        if isinstance(statement, AlterTable):
+            altered = writer.catalog.table(statement.table.namespace or context.namespace, statement.table.name)
+            if altered is not None:
+                topic_sources.check_bound(altered, writer.catalog, services.binding(writer, context))
+        return result
+
+    def _define_topic(
+        self, statement: TopicDefinition, writer: WriteTransaction, context: StatementContext
+    ) -> StatementResult:
+        services = self._services
+        binding = services.binding(writer, context)
+        return topic_definitions.run(statement, writer, context, binding, services.topics.settings)
 
     def _enter(self, parsed: Parsed) -> tuple[Statement, StatementContext]:
         statement, context = parsed.statement, self._context
@@ -294,18 +323,24 @@ class Session:
                     word = "committed" if committed else "rolled back"
                     results.append(StatementResult(message=f"Transaction {word} ({number})", as_user=user))
                     return results, committed
-                results.append(self._staged(parsed, transaction))
+                results.append(self._staged(position, start, transaction))
                 if transaction.staged_bytes > self._services.limits.max_transaction_bytes:
                     limit = self._services.limits.max_transaction_bytes
                     raise ExecutionError(f"Invalid operation: the transaction holds more than {limit} bytes")
         raise OpenTransaction("Request completed with an open explicit transaction; rolled back automatically")
 
-    def _staged(self, parsed: Parsed, transaction: Transaction) -> StatementResult:
-        """Run one statement inside a transaction."""
+    def _staged(self, position: int, start: int, transaction: Transaction) -> StatementResult:
+        """Run one statement, the one at `position`, inside the transaction that began at `start`."""
+        parsed = self._batch[position]
         statement, context = self._enter(parsed)
-        if isinstance(statement, (*DEFINITIONS, *ACCOUNTS)):
+        if isinstance(statement, (*DEFINITIONS, *ACCOUNTS, *TOPIC_DEFINITIONS)):
             raise Unsupported(
                 "Definitions and accounts cannot be changed inside BEGIN … COMMIT; run the statement outside of it."
+            )
+        if isinstance(statement, (ConsumeFrom, ResetGroup)):
+            raise Unsupported(
+                "CONSUME and RESET CONSUMER GROUP cannot run inside BEGIN … COMMIT, because what they do to a group "
+                "takes effect at once; run the statement outside of it."
             )
         if isinstance(statement, (Query, *WRITES)):
             refuse_streams(statement.ast, transaction.catalog, context.namespace)
@@ -315,6 +350,17 @@ class Session:
                 result = self._services.write(plan, transaction, context)
             except StorageError as error:
                 raise translated(error, plan.table) from error
+        elif isinstance(statement, (AckTopic, Publish)):
+            settings = self._services.topics.settings
+            with storage_errors():
+                prepared = topic_messages.prepare(statement, transaction.catalog, context, settings)
+
+            def work(writer: WriteTransaction) -> None:
+                with numbered(position, applied=start), storage_errors():
+                    prepared.work(writer)
+
+            transaction.also(work, prepared.size)
+            result = prepared.result
         else:
             result = self._read(statement, parsed, transaction, context)
         result.as_user = context.identity.user

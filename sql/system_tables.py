@@ -96,5 +96,7 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     from sql.live_statements import LIVE_TABLE
     from sql.system_catalog import CATALOG_TABLES
     from sql.system_server import SERVER_TABLES
+    from sql.system_topics import OFFSETS_TABLE, TOPICS_TABLE
 
-    return SystemTables([*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, *INFORMATION_SCHEMA_TABLES, *extra])
+    ours = (*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, TOPICS_TABLE, OFFSETS_TABLE, *INFORMATION_SCHEMA_TABLES)
+    return SystemTables([*ours, *extra])

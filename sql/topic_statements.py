@@ -165,5 +165,7 @@ class Publish:
     messages: tuple[PublishedMessage, ...]
 
 
+TopicDefinition: TypeAlias = CreateTopic | DropTopic | ClearTopic | AddTopicSource | DropTopicSource | AlterTopicOptions
+TopicMessage: TypeAlias = ConsumeFrom | AckTopic | ResetGroup | Publish
 TOPIC_DEFINITIONS = (CreateTopic, DropTopic, ClearTopic, AddTopicSource, DropTopicSource, AlterTopicOptions)
 TOPIC_MESSAGES = (ConsumeFrom, AckTopic, ResetGroup, Publish)

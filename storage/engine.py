@@ -227,6 +227,7 @@ class StorageEngine:
             record = flusher.record
             self._evictor.notify(flusher.written, record.objects, state.catalog, record.timestamp_us)
         if wtxn.topic_news is not None:
+            self._merger.notify_topics(wtxn.topic_news.nbytes)
             self.signals.publish(wtxn.topic_news)
 
     def _on_reopen(self) -> None:

@@ -32,6 +32,8 @@ log = logging.getLogger("headrace.storage")
 SLICE_BYTES = 4 << 20
 SLICE_JOBS = 64
 PAUSE_SECONDS = 0.02
+TOPIC_BYTES = 32 << 20
+"""Accounted bytes of new messages after which retention does not wait for its time."""
 COUNTED = 65_536
 """Partitions whose batches are counted at a time."""
 _Partition = tuple[int, str]
@@ -73,6 +75,7 @@ class Merger:
         self._history_at = b""
         self._thread: threading.Thread | None = None
         self._janitor = TopicJanitor()
+        self._topic_bytes = 0
         self.merges = 0
         self.truncated = truncated
 
@@ -103,6 +106,12 @@ class Merger:
                 self._counts.clear()
             if self._due:
                 self._wake.set()
+
+    def notify_topics(self, nbytes: int) -> None:
+        """The writer added messages (called on its thread): look after their retention when they are many."""
+        self._topic_bytes += nbytes
+        if self._topic_bytes >= TOPIC_BYTES:
+            self._wake.set()
 
     def run_once(self) -> int:
         """One round over everything: merge all partitions, then retention. How many merges. For tests and COMPACT."""
@@ -136,7 +145,9 @@ class Merger:
                 self._due.clear()
             if due:
                 self._guard(lambda due=due: self._merge(due))  # type: ignore[misc]
-            if self._clock.monotonic() - maintained >= interval:  # also when merging never leaves a pause
+            overdue = self._clock.monotonic() - maintained >= interval  # also when merging never leaves a pause
+            if overdue or self._topic_bytes >= TOPIC_BYTES:
+                self._topic_bytes = 0
                 self._guard(self.maintain)
                 maintained = self._clock.monotonic()
             self._stopped.wait(PAUSE_SECONDS)

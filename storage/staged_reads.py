@@ -14,6 +14,7 @@ from storage.keys import index_key_prefix
 from storage.layout import layout_of
 from storage.objects import StagedObjects
 from storage.staging import StagedPartition, Undo
+from storage.topic_positions import GroupPosition
 from storage.views import Base
 
 T = TypeVar("T")
@@ -187,6 +188,10 @@ class StagedReads:
         theirs = [seq for seq, mine in zip(seqs, held, strict=True) if not mine]
         answers = iter(self._base.live(table, partition, theirs) if theirs else ())
         return [(mine or next(answers)) and seq not in staged.superseded for seq, mine in zip(seqs, held, strict=True)]
+
+    def topic_groups(self) -> Sequence[GroupPosition]:
+        """Where consumer groups stand in the base; see ReadView."""
+        return self._base.topic_groups()
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """A definition; see ReadView."""

@@ -16,6 +16,7 @@ from storage.expiry import cutoff
 from storage.keys import index_key_prefix, object_key, object_prefix, partition_key, row_key_prefix
 from storage.layout import layout_of
 from storage.reading import Reader
+from storage.topic_positions import GroupPosition, group_positions
 
 T = TypeVar("T")
 
@@ -183,6 +184,11 @@ class StoredView:
         with self._lock:
             reader = self._open()
             return reader.count(layout_of(table), partition_key(partition), after=self._cutoff(reader, table))
+
+    def topic_groups(self) -> Sequence[GroupPosition]:
+        """Where consumer groups stand; see ReadView."""
+        with self._lock:
+            return list(group_positions(self._open(), self.catalog))
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """A definition; see ReadView."""

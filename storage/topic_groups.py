@@ -22,14 +22,17 @@ Whose claims an acknowledgement covers
 
 An acknowledgement is cumulative: it covers everything up to its offset. But when several consumers of a group read one
 partition, the one who is ahead must not acknowledge what another still holds and may yet lose. So it covers the claims
-of its own holder up to the offset. A holder is a consumer by its id, or else a connection. A connection that holds
-nothing up to the offset acknowledges everything: it belongs to a client that opens one for each request. A consumer
-that names itself and holds nothing any more (its claims have expired and are with somebody else) covers the claim that
-the offset lies in.
+of its sender up to the offset. A sender is a consumer by its id, or else a connection.
+
+A sender that holds nothing up to the offset covers the claim that the offset lies in: a consumer whose claims have
+expired and are with somebody else, or one that had to connect anew. A connection also covers what connections held that
+are gone, for clients that open one for each request. But not what was claimed before the server was started: nobody
+knows then who has received what, and a claim too many is delivered again, while one too few would be lost.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -79,6 +82,9 @@ class GroupState(msgspec.Struct, array_like=True, frozen=True):
     def earliest_deadline(self) -> int | None:
         """When the next claim expires."""
         return min((claim.deadline_us for claim in self.claims), default=None)
+
+
+IsGone = Callable[[str], bool]
 
 
 class Wish(NamedTuple):
@@ -176,26 +182,41 @@ def claim_fresh(state: GroupState, last: int, wish: Wish) -> tuple[GroupState, C
     return moved, claim
 
 
-def acknowledge(state: GroupState, upto: int, holder: str, now_us: int) -> GroupState:
-    """Acknowledge everything up to an offset, as far as the holder may (see above)."""
+def acknowledge(state: GroupState, upto: int, sender: str, now_us: int, is_gone: IsGone) -> GroupState:
+    """Acknowledge everything up to an offset, as far as the sender may (see above).
+
+    `is_gone` tells of a holder whether it was a connection of this run of the server that is closed now.
+    """
     reach = [claim for claim in state.claims if claim.first <= upto]
-    own = [claim for claim in reach if claim.holder == holder]
-    whole = not own
-    if own:
-        covered = own
-    elif holder.startswith(NAMED) and state.claims:
-        covered = [claim for claim in reach if claim.last >= upto]
-        whole = False
-    else:
-        covered = reach
+    covered = [claim for claim in reach if claim.holder == sender]
+    by_name = sender.startswith(NAMED)
+    moves = not covered and not (by_name and state.claims)
+    if not covered:
+        covered = [claim for claim in reach if claim.last >= upto or (not by_name and is_gone(claim.holder))]
     left: list[Claim] = []
     for claim in state.claims:
         if claim not in covered:
             left.append(claim)
         elif claim.last > upto:
             left.append(msgspec.structs.replace(claim, first=upto + 1))
-    position = max(state.position, upto + 1) if whole else state.position
+    position = max(state.position, upto + 1) if moves else state.position
     return _settled(msgspec.structs.replace(state, position=position, claims=tuple(left)), now_us)
+
+
+def give_back(state: GroupState, first: int, last: int, holder: str, now_us: int) -> GroupState:
+    """Take a part of a claim back that was not delivered after all: it may be claimed at once, and was not counted."""
+    kept: list[Claim] = []
+    for claim in state.claims:
+        if claim.holder != holder or claim.last < first or claim.first > last:
+            kept.append(claim)
+            continue
+        start, end = max(claim.first, first), min(claim.last, last)
+        if claim.first < start:
+            kept.append(msgspec.structs.replace(claim, last=start - 1))
+        kept.append(Claim(start, end, now_us, claim.deliveries - 1, holder))
+        if end < claim.last:
+            kept.append(msgspec.structs.replace(claim, first=end + 1))
+    return _with(state, kept, now_us)
 
 
 def release(state: GroupState, holder: str, now_us: int) -> GroupState:

@@ -10,7 +10,7 @@ and touches no more pages than adding one would. It is the work of the writer; e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from storage.environment import Cursor, Txn
@@ -23,7 +23,6 @@ from storage.topic_runs import (
     SizedRun,
     decode_entry,
     encode_entry,
-    encode_runs,
     entry_key,
     parse_entry_key,
     partition_prefix,
@@ -129,9 +128,9 @@ def read_spans(reader: Reader, topic_id: int, partition: int, first: int, last: 
 
 
 def extent(reader: Reader, topic_id: int, partition: int, first: int, last: int, max_bytes: int) -> tuple[int, int]:
-    """How far a read from `first` to `last` may go within about `max_bytes`, and the bytes until there.
+    """How far a read from `first` to `last` may go within `max_bytes`, and the bytes until there.
 
-    The last offset (never less than `first`); by what the entries account, which is the mean of an entry for each of
+    The last offset (`first - 1` for nothing); by what the entries account, which is the mean of an entry for each of
     its messages.
     """
     taken = 0
@@ -145,7 +144,7 @@ def extent(reader: Reader, topic_id: int, partition: int, first: int, last: int,
         wanted = min(last + 1, entry.end) - start
         room = (max_bytes - taken) // each
         if wanted > room:
-            end = max(start + room - 1, first)
+            end = start + max(room, 0) - 1
             return end, taken + each * (end + 1 - start)
         taken += each * wanted
     return last, taken
@@ -164,30 +163,31 @@ def append(
     """Append runs to a partition, in order. `floor_seq` is the last `_seq` before this commit, `now_us` its time."""
     db = reader.dbs.topics
     tail = last_entry(cursor, topic_id, partition)
-    offset = 0 if tail is None else tail.end
+    offset = 0 if tail is None else tail.offset + tail.head.messages
     for group in _entries_of(runs):
-        body = encode_runs(sized.run for sized in group)
-        head = EntryHead(
-            sum(sized.run.count for sized in group),
-            floor_seq,
-            now_us,
-            now_us,
-            sum(sized.nbytes for sized in group),
-        )
-        if tail is not None and _takes_more(tail, head, len(body)):
-            old = tail.head
-            joined = EntryHead(
-                old.messages + head.messages,
-                old.floor_seq,
-                old.first_us,
-                head.last_us,
-                old.nbytes + head.nbytes,
-            )
-            txn.put(tail.key, encode_entry(joined, bytes(tail.value[HEAD_BYTES:]) + body), db=db)
+        if len(group) == 1:
+            (sized,) = group
+            messages, nbytes, body = sized.run.count, sized.nbytes, sized.body
         else:
-            txn.put(entry_key(topic_id, partition, offset), encode_entry(head, body), db=db)
-        offset += head.messages
-        tail = None
+            messages = sum([sized.run.count for sized in group])
+            nbytes = sum([sized.nbytes for sized in group])
+            body = b"".join([sized.body for sized in group])
+        key, head = b"", EntryHead(messages, floor_seq, now_us, now_us, nbytes)
+        if tail is not None:
+            key, _, value, old = tail
+            if (
+                old.messages
+                and len(value) + len(body) <= INLINE_BYTES
+                and old.messages + messages <= ENTRY_MESSAGES
+                and now_us - old.first_us <= TAIL_US
+            ):
+                head = EntryHead(old.messages + messages, old.floor_seq, old.first_us, now_us, old.nbytes + nbytes)
+                body = bytes(value[HEAD_BYTES:]) + body
+            else:
+                key = b""
+            tail = None
+        txn.put(key or entry_key(topic_id, partition, offset), encode_entry(head, body), db=db)
+        offset += messages
 
 
 def empty_entry(floor_seq: int, timestamp_us: int) -> bytes:
@@ -200,18 +200,14 @@ def _entry(cursor: Cursor) -> Entry:
     return Entry(key, parse_entry_key(key)[2], value, read_head(value))
 
 
-def _takes_more(tail: Entry, head: EntryHead, size: int) -> bool:
-    old = tail.head
-    return (
-        old.messages > 0
-        and len(tail.value) + size <= INLINE_BYTES
-        and old.messages + head.messages <= ENTRY_MESSAGES
-        and head.last_us - old.first_us <= TAIL_US
-    )
-
-
-def _entries_of(runs: Sequence[SizedRun]) -> Iterator[list[SizedRun]]:
+def _entries_of(runs: Sequence[SizedRun]) -> Iterable[Sequence[SizedRun]]:
     """Runs in groups that are not too large for one entry."""
+    if len(runs) == 1 and runs[0].run.count <= ENTRY_MESSAGES and runs[0].nbytes <= ENTRY_BYTES:
+        return (runs,)
+    return _grouped(runs)
+
+
+def _grouped(runs: Sequence[SizedRun]) -> Iterator[list[SizedRun]]:
     group: list[SizedRun] = []
     messages = nbytes = 0
     for sized in runs:
@@ -229,7 +225,7 @@ def _entries_of(runs: Sequence[SizedRun]) -> Iterator[list[SizedRun]]:
 
 def _pieces(sized: SizedRun) -> Iterator[SizedRun]:
     """A run in pieces of at most ENTRY_MESSAGES messages and, produced ones, about ENTRY_BYTES."""
-    run, nbytes = sized
+    run, nbytes = sized.run, sized.nbytes
     count = run.count
     limit = ENTRY_MESSAGES
     if isinstance(run, ProducedRun) and nbytes > ENTRY_BYTES:

@@ -96,14 +96,46 @@ class _Events(NamedTuple):
     row_bytes: int
 
 
-class _Messages(NamedTuple):
-    """Messages for one topic partition from one source, about rows of one user's partition ("": SHARED)."""
+class _Messages:
+    """Messages for a topic partition from one source, about rows of one user's partition ("": SHARED).
 
-    source: TopicSource
-    user: str
-    seqs: Seqs
-    olds: Seqs | None
-    row_bytes: int
+    `run` is what they become; sources that want the same have it in common.
+    """
+
+    __slots__ = ("_run", "olds", "row_bytes", "seqs", "source", "user")
+
+    def __init__(self, source: TopicSource, user: str, seqs: Seqs, olds: Seqs | None, row_bytes: int) -> None:
+        self.source = source
+        self.user = user
+        self.seqs = seqs
+        self.olds = olds
+        self.row_bytes = row_bytes
+        self._run: SizedRun | None = None
+
+    def part(self, places: Places) -> _Messages:
+        """Some of them."""
+        olds = None if self.olds is None else self.olds[places]
+        return _Messages(self.source, self.user, self.seqs[places], olds, self.row_bytes)
+
+    def run(self, commit_seq: int, now_us: int) -> SizedRun:
+        """The run, in a commit with that first `_seq` and time."""
+        if self._run is None:
+            source, seqs = self.source, self.seqs
+            run = RowRun(
+                now_us,
+                source.table_id,
+                self.user,
+                source.operation,
+                source.payload,
+                commit_seq,
+                len(seqs),
+                int(seqs[0]),
+                pack_seqs(seqs),
+                b"" if self.olds is None else self.olds.astype("<i8").tobytes(),
+                source.columns,
+            )
+            self._run = SizedRun(run, self.row_bytes * len(seqs))
+        return self._run
 
 
 class Publisher:
@@ -134,9 +166,16 @@ class Publisher:
         if not sources or table is None:
             return
         events = _events_of(table, reader, user, batches, superseded)
+        whole: dict[object, _Messages] = {}
         for topic, source in sources:
             found = events.get(source.operation)
             if found is None:
+                continue
+            if source.condition is None and topic.partitions == 1:
+                alike = source.operation, source.payload, source.columns
+                if alike not in whole:
+                    whole[alike] = _chosen(found, source, user, None)
+                self._messages.setdefault((topic.topic_id, 0), []).append(whole[alike])
                 continue
             kept, partitions = self._router.route(topic, source, table, found.rows)
             chosen = _chosen(found, source, user, kept)
@@ -146,30 +185,14 @@ class Publisher:
                 self._messages.setdefault((topic.topic_id, 0), []).append(chosen)
                 continue
             for partition in np.unique(partitions).tolist():
-                part = _part(chosen, np.flatnonzero(partitions == partition))
+                part = chosen.part(np.flatnonzero(partitions == partition))
                 self._messages.setdefault((topic.topic_id, partition), []).append(part)
 
     def runs(self) -> Iterable[tuple[int, int, list[SizedRun]]]:
         """The messages by (topic id, partition), in order."""
         for (topic_id, partition), found in self._messages.items():
-            yield topic_id, partition, [self._run(messages) for messages in _in_order(found)]
-
-    def _run(self, messages: _Messages) -> SizedRun:
-        source, user, seqs, olds, row_bytes = messages
-        run = RowRun(
-            self._now_us,
-            source.table_id,
-            user,
-            source.operation,
-            source.payload,
-            self._commit_seq,
-            len(seqs),
-            int(seqs[0]),
-            pack_seqs(seqs),
-            b"" if olds is None else olds.astype("<i8").tobytes(),
-            source.columns,
-        )
-        return SizedRun(run, row_bytes * len(seqs))
+            ordered = found if len(found) == 1 else _in_order(found)
+            yield topic_id, partition, [messages.run(self._commit_seq, self._now_us) for messages in ordered]
 
 
 def _events_of(
@@ -229,18 +252,11 @@ def _chosen(events: _Events, source: TopicSource, user: str, kept: Places | None
     """The events that a source wants; the versions that went only where the payload shows them."""
     needs_old = source.operation is Operation.DELETE or source.payload is PayloadMode.DIFF
     messages = _Messages(source, user, events.seqs, events.olds if needs_old else None, events.row_bytes)
-    return messages if kept is None else _part(messages, kept)
-
-
-def _part(messages: _Messages, places: Places) -> _Messages:
-    olds = None if messages.olds is None else messages.olds[places]
-    return messages._replace(seqs=messages.seqs[places], olds=olds)
+    return messages if kept is None else messages.part(kept)
 
 
 def _in_order(found: Sequence[_Messages]) -> list[_Messages]:
     """Messages from several sources by their events' `_seq`, in as few pieces as that allows."""
-    if len(found) == 1:
-        return list(found)
     ordered = sorted(found, key=lambda messages: int(messages.seqs[0]))
     if all(int(one.seqs[-1]) <= int(two.seqs[0]) for one, two in itertools.pairwise(ordered)):
         return ordered
@@ -251,6 +267,6 @@ def _in_order(found: Sequence[_Messages]) -> list[_Messages]:
     which, places = which[order], places[order]
     starts = np.concatenate(([0], np.flatnonzero(np.diff(which)) + 1, [len(which)]))
     return [
-        _part(ordered[which[start]], places[start:end])
+        ordered[which[start]].part(places[start:end])
         for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
     ]

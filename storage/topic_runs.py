@@ -29,7 +29,7 @@ and, for deletions and for payloads that show what changed, the versions that we
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -135,15 +135,31 @@ class ProducedRun(msgspec.Struct, array_like=True, frozen=True, tag=0):
 
 Run = RowRun | ProducedRun
 
+_digest = xxhash.xxh3_64_digest
 _encode = msgspec.msgpack.Encoder().encode
 _decode_run = msgspec.msgpack.Decoder(Run).decode
 
 
-class SizedRun(NamedTuple):
-    """A run on its way into the log, and what retention by bytes counts for it."""
+class SizedRun:
+    """A run on its way into the log, and what retention by bytes counts for it.
 
-    run: Run
-    nbytes: int
+    Topics that get the very same messages share one, so that it is encoded once.
+    """
+
+    __slots__ = ("_body", "nbytes", "run")
+
+    def __init__(self, run: Run, nbytes: int) -> None:
+        self.run = run
+        self.nbytes = nbytes
+        self._body: bytes | None = None
+
+    @property
+    def body(self) -> bytes:
+        """The run as an entry holds it."""
+        if self._body is None:
+            data = _encode(self.run)
+            self._body = _LENGTH.pack(len(data)) + data
+        return self._body
 
 
 class EntryHead(NamedTuple):
@@ -187,19 +203,11 @@ def parse_entry_key(key: bytes | memoryview) -> tuple[int, int, int]:
     return found
 
 
-def encode_runs(runs: Iterable[Run]) -> bytes:
-    """Runs as an entry holds them."""
-    parts: list[bytes] = []
-    for run in runs:
-        data = _encode(run)
-        parts += (_LENGTH.pack(len(data)), data)
-    return b"".join(parts)
-
-
 def encode_entry(head: EntryHead, body: bytes) -> bytes:
-    """The value of an entry; `body` from `encode_runs`."""
-    rest = _HEAD.pack(0, head.messages, 0, head.floor_seq, head.first_us, head.last_us, head.nbytes)[8:] + body
-    return xxhash.xxh3_64_intdigest(rest).to_bytes(8, "little") + rest
+    """The value of an entry; `body` is that of its runs, one after the other."""
+    messages, floor_seq, first_us, last_us, nbytes = head
+    rest = _HEAD.pack(0, messages, 0, floor_seq, first_us, last_us, nbytes)[8:] + body
+    return _digest(rest)[::-1] + rest
 
 
 def read_head(value: memoryview | bytes) -> EntryHead:

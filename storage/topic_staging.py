@@ -21,10 +21,11 @@ _Place = tuple[int, int]
 
 
 class TopicNews(NamedTuple):
-    """What a commit did to topics: those that got messages, and the groups whose claims changed, by topic id."""
+    """What a commit did to topics, by topic id: those that got messages, groups whose claims changed, bytes added."""
 
     appended: frozenset[int]
     groups: frozenset[tuple[int, str]]
+    nbytes: int = 0
 
 
 class StagedTopics:
@@ -113,11 +114,14 @@ class StagedTopics:
         for key, state in sorted(self._groups.items()):
             txn.put(key, encode_state(state), db=reader.dbs.offsets)
         appended: set[int] = set()
+        nbytes = 0
         cursor = txn.cursor(db=reader.dbs.topics)
         for (topic_id, partition), runs in self._produced.items():
+            nbytes += sum([sized.nbytes for sized in runs])
             append(txn, cursor, reader, topic_id, partition, runs, floor_seq, now_us)
             appended.add(topic_id)
         for topic_id, partition, runs in publisher.runs():
+            nbytes += sum([sized.nbytes for sized in runs])
             append(txn, cursor, reader, topic_id, partition, runs, floor_seq, now_us)
             appended.add(topic_id)
-        return TopicNews(frozenset(appended), frozenset(self._touched))
+        return TopicNews(frozenset(appended), frozenset(self._touched), nbytes)

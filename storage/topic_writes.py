@@ -7,7 +7,7 @@ ACK beside rows in one transaction is kept with them or not at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -16,11 +16,13 @@ from storage.topic_definitions import TopicDef
 from storage.topic_groups import (
     Claim,
     GroupState,
+    IsGone,
     Wish,
     acknowledge,
     claim_expired,
     claim_fresh,
     expired,
+    give_back,
     held_by_others,
     is_available,
     passed_over,
@@ -35,9 +37,9 @@ from storage.writer import WriteTransaction
 MESSAGE_OVERHEAD = 32
 """What retention by bytes counts for a produced message beside its key and payload."""
 
-EARLIEST = "earliest"
-LATEST = "latest"
-RESET = "reset"
+EARLIEST: Final = "earliest"
+LATEST: Final = "latest"
+RESET: Final = "reset"
 """`GroupState.start` of a group that was reset: what its consumers say of their start counts no more."""
 NEVER = -1
 """`TopicDef.max_deliveries` of a topic whose messages are delivered again for ever, whatever the server's default."""
@@ -243,7 +245,7 @@ def claim(wtxn: WriteTransaction, topic: TopicDef, request: ClaimRequest) -> Cla
                 break
             place = hand.take(place, min(share, hand.left))
             states[place.partition] = place
-            if is_available(place.state, place.bounds, wish_of(request, now, 1)):
+            if hand.left and is_available(place.state, place.bounds, wish_of(request, now, 1)):
                 following.append(place)
         ready = following
     for place in states.values():
@@ -272,6 +274,8 @@ class _Hand:
         overdue = expired(state, self._now)
         if overdue:
             last = self._reach(number, overdue[0].first, min(overdue[0].last, overdue[0].first + messages - 1))
+            if last < overdue[0].first:
+                return place
             only = msgspec.structs.replace(state, claims=(overdue[0],))
             wish = wish._replace(messages=last + 1 - overdue[0].first)
             again, taken = claim_expired(only, wish)
@@ -279,13 +283,13 @@ class _Hand:
             claims = tuple(sorted([*others, *again.claims], key=lambda claim: claim.first))
             state = msgspec.structs.replace(state, claims=claims, updated_us=self._now)
         else:
-            last = min(state.position + messages, place.bounds.next) - 1
-            state, fresh = claim_fresh(state, self._reach(number, state.position, last), wish)
+            last = self._reach(number, state.position, min(state.position + messages, place.bounds.next) - 1)
+            if last < state.position:
+                return place
+            state, fresh = claim_fresh(state, last, wish)
             taken = [fresh]
         self._taken.setdefault(number, []).extend(taken)
         self.left -= sum(claim.messages for claim in taken)
-        if self._bytes <= 0:
-            self.left = 0
         return place._replace(state=state, is_changed=True)
 
     def merged(self) -> list[Claimed]:
@@ -297,9 +301,16 @@ class _Hand:
         ]
 
     def _reach(self, number: int, first: int, last: int) -> int:
-        """How far the bytes that are left go. Messages staged by this very group of works are not stored yet."""
+        """How far the bytes that are left go; less than `first` for nothing. One message is always taken.
+
+        Messages staged by this very group of works are not stored yet, and count nothing.
+        """
         end, used = extent(self._wtxn.reader, self._topic.topic_id, number, first, last, self._bytes)
+        if end < first and not self._taken:
+            end = first
         self._bytes -= used
+        if end < last:
+            self.left = 0
         return end
 
 
@@ -337,11 +348,13 @@ def dead_letter_name(topic: TopicDef) -> tuple[str, str]:
 def _dead_letter(wtxn: WriteTransaction, topic: TopicDef) -> TopicDef:
     """The dead-letter topic, made now if it is not there."""
     namespace, name = dead_letter_name(topic)
+    if wtxn.catalog.namespace(namespace) is None:  # it was dropped since
+        namespace, name = dead_letter_name(msgspec.structs.replace(topic, dead_letter=None))
     found = wtxn.catalog.topic(namespace, name)
     if found is None:
         found = TopicDef(
             wtxn.allocate_table_id(),
-            namespace if wtxn.catalog.namespace(namespace) is not None else topic.namespace,
+            namespace,
             name,
             retention_seconds=topic.retention_seconds,
             retention_bytes=topic.retention_bytes,
@@ -354,11 +367,28 @@ def _dead_letter(wtxn: WriteTransaction, topic: TopicDef) -> TopicDef:
     return found
 
 
+def undeliver(wtxn: WriteTransaction, topic_id: int, group: str, holder: str, ranges: Sequence[Claimed]) -> None:
+    """Give back what was claimed and is not delivered: its payloads turned out to be larger than the answer may be."""
+    for partition, first, last, _ in ranges:
+        state = wtxn.topics.group(topic_id, partition, group)
+        if state is not None:
+            state = give_back(state, first, last, holder, wtxn.now_us())
+            wtxn.topics.put_group(topic_id, partition, group, state)
+
+
 # --- acknowledging ----------------------------------------------------------------------------------------------------
 
 
 def acknowledge_upto(
-    wtxn: WriteTransaction, topic: TopicDef, group: str, partition: int, upto: int | None, holder: str, *, back: bool
+    wtxn: WriteTransaction,
+    topic: TopicDef,
+    group: str,
+    partition: int,
+    upto: int | None,
+    holder: str,
+    *,
+    back: bool,
+    is_gone: IsGone,
 ) -> int:
     """Acknowledge offsets up to `upto` (None: nothing), give the holder's other claims back with `back`.
 
@@ -383,12 +413,22 @@ def acknowledge_upto(
         state = GroupState(upto + 1)
     now = wtxn.now_us()
     if upto is not None:
-        state = acknowledge(state, upto, holder, now)
+        state = acknowledge(state, upto, holder, now, is_gone)
     if back:
         state = release(state, holder, now)
     if state != before:
         wtxn.topics.put_group(topic.topic_id, partition, group, state)
     return state.acked if upto is None else max(upto, state.acked)
+
+
+def release_all(wtxn: WriteTransaction, topic: TopicDef, group: str, holder: str) -> None:
+    """Give all claims of a holder back, in every partition."""
+    for partition in range(topic.partitions):
+        before = wtxn.topics.group(topic.topic_id, partition, group)
+        if before is not None:
+            state = release(before, holder, wtxn.now_us())
+            if state != before:
+                wtxn.topics.put_group(topic.topic_id, partition, group, state)
 
 
 def reset_group(wtxn: WriteTransaction, topic: TopicDef, group: str, partition: int | None, to: Start) -> int:

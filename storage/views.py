@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 import pyarrow as pa
 
 from storage.catalog import Catalog, TableDef
+from storage.topic_positions import GroupPosition
 
 T = TypeVar("T")
 
@@ -74,6 +75,12 @@ class ReadView(Protocol):
 
     def count(self, table: TableDef, partition: str) -> int:
         """The number of live rows, without reading them."""
+
+    def topic_groups(self) -> Sequence[GroupPosition]:
+        """Where the consumer groups of topics stand, by topic id, partition and name.
+
+        As committed: neither what a transaction has staged for topics nor the present group of works is seen.
+        """
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """A definition by kind and name."""

@@ -22,6 +22,7 @@ import sql
 from server.assembly import stats_of
 from server.config import keys, sections
 from server.operations import OPERATIONS
+from server.topic_wire import ConsumeBody
 from server.wire import IngestSuccess, SqlRequest, SqlSuccess
 from sql.database import Database
 from sql.errors import SqlError
@@ -110,14 +111,15 @@ def test_every_sql_error_has_its_status() -> None:
 
 
 def test_the_examples_of_requests_and_answers_are_of_their_structs() -> None:
-    request, success, _, ingested, _ = blocks("http-api.md", "json")
+    request, success, _, ingested, _, consume = blocks("http-api.md", "json")
     msgspec.json.decode(request, type=SqlRequest)
     msgspec.json.decode(success, type=SqlSuccess)
     msgspec.json.decode(ingested, type=IngestSuccess)
+    msgspec.json.decode(consume, type=ConsumeBody)
 
 
 def test_the_examples_of_errors_are_what_is_answered(tmp_path: Path) -> None:
-    _, _, not_found, _, bad_line = map(json.loads, blocks("http-api.md", "json"))
+    _, _, not_found, _, bad_line, _ = map(json.loads, blocks("http-api.md", "json"))
     body = tmp_path / "body"
     body.write_text('{"id": 1}\n{"id": "x"}\n')
 

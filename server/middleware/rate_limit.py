@@ -8,6 +8,7 @@ is full again, so forgetting it loses nothing: that is what bounds the memory. A
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import math
 from functools import lru_cache
 
@@ -116,7 +117,8 @@ class RateLimits:
         self._protect = config.enable_connection_protection
         self._max_connections = config.max_connections_per_ip if self._protect else 0
         self._connections: dict[str, int] = {}
-        self.open = 0
+        self._open: set[int] = set()
+        self._numbers = itertools.count(1)
         self.open_peak = 0
 
     def check_request(self, exchange: Exchange) -> None:
@@ -140,14 +142,25 @@ class RateLimits:
         """Count a request to a sign-in route; False if the address has used up its limit."""
         return exchange.loopback or self._sign_ins.take(limit_key(exchange.client))
 
-    def opened(self) -> None:
-        """Note a connection of any address."""
-        self.open += 1
-        self.open_peak = max(self.open_peak, self.open)
+    @property
+    def open(self) -> int:
+        """Open connections."""
+        return len(self._open)
 
-    def closed(self) -> None:
+    def opened(self) -> int:
+        """Note a connection of any address; its number, which no other one gets."""
+        number = next(self._numbers)
+        self._open.add(number)
+        self.open_peak = max(self.open_peak, self.open)
+        return number
+
+    def closed(self, number: int) -> None:
         """Note the end of a connection of any address."""
-        self.open -= 1
+        self._open.discard(number)
+
+    def is_open(self, number: int) -> bool:
+        """Whether a connection is open still. Safe from any thread."""
+        return number in self._open
 
     def connect(self, address: str) -> bool:
         """Count an open connection; False if the address has too many. Each call needs its `disconnect`."""

@@ -7,7 +7,7 @@ the format; it also asks the system about the process (memory, processor time, o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -22,6 +22,8 @@ from server.exchange import exchange_of
 from server.state import Authenticator
 
 Figures = Callable[[], Mapping[str, str | int]]
+Lags = Callable[[], Sequence[tuple[str, str, int]]]
+"""Topic, consumer group, and the messages that it has not acknowledged; a bounded number of them."""
 
 COUNTERS = frozenset((
     "live_deliveries",
@@ -43,8 +45,9 @@ COUNTERS = frozenset((
 class FigureCollector(Collector):
     """Turns figures into metrics named `headrace_<figure>`; counters end in `_total`, texts are left out."""
 
-    def __init__(self, figures: Figures) -> None:
+    def __init__(self, figures: Figures, lags: Lags = tuple) -> None:
         self._figures = figures
+        self._lags = lags
 
     def collect(self) -> Iterator[Metric]:
         """Yield one metric for each numeric figure."""
@@ -55,15 +58,23 @@ class FigureCollector(Collector):
                 continue
             family = CounterMetricFamily if name in COUNTERS else GaugeMetricFamily
             yield family(f"headrace_{name}", f"{name} of system.stats", value=value)
+        lags = GaugeMetricFamily(
+            "headrace_topic_group_lag",
+            "Messages of a topic that are there and that the consumer group has not acknowledged",
+            labels=("topic", "group"),
+        )
+        for topic, group, lag in self._lags():
+            lags.add_metric((topic, group), lag)
+        yield lags
 
 
 class MetricsRoute:
-    """The handler, over the figures of one server. `figures` may block."""
+    """The handler, over the figures of one server. `figures` may block; `lags` is asked after it."""
 
-    def __init__(self, figures: Figures, authenticator: Authenticator) -> None:
+    def __init__(self, figures: Figures, authenticator: Authenticator, lags: Lags = tuple) -> None:
         self._authenticator = authenticator
         self._registry = CollectorRegistry()
-        self._registry.register(FigureCollector(figures))
+        self._registry.register(FigureCollector(figures, lags))
         ProcessCollector(registry=self._registry)
 
     def route(self) -> Route:

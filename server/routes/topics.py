@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.active import ActiveRequests
 from server.body import read_body
-from server.exchange import Exchange
+from server.exchange import CONNECTION, Exchange
 from server.middleware.errors import JSON, TOPICS_PREFIX
 from server.state import AppState, Topics
 from server.topic_wire import (
@@ -140,14 +140,17 @@ class TopicRoutes:
         if asked.upto_offset is None and not asked.release:
             raise InvalidInput("upto_offset is missing: the offset up to which messages are acknowledged")
         upto = None if asked.upto_offset is None else _within("upto_offset", asked.upto_offset, 0, _LARGEST_OFFSET)
+        if asked.partition_id is None and upto is not None:
+            raise InvalidInput("partition_id is missing: offsets count in each partition by itself")
         offset = await self._topics.acknowledge(
             namespace,
             name,
             asked.group_id,
-            _partition(asked.partition_id or 0),
+            None if asked.partition_id is None else _partition(asked.partition_id),
             upto,
             self._holder(asked.consumer_id, identity, exchange),
             back=asked.release,
+            is_gone=self._is_gone,
         )
         return AckAnswer(acknowledged_offset=offset if offset >= 0 else None)
 
@@ -197,8 +200,14 @@ class TopicRoutes:
             if not 1 <= len(consumer_id) <= _LONGEST_ID:
                 raise InvalidInput(f"consumer_id must have 1 to {_LONGEST_ID} characters")
             return f"{NAMED}{identity.user}:{consumer_id}"
-        host, port = exchange.scope["client"] or ("", 0)
-        return f"{self._boot}:{identity.user}:{host}:{port}"
+        connection = exchange.scope.get("extensions", {}).get(CONNECTION, {})
+        return f"{self._boot}:{connection.get('number', 0)}:{identity.user}"
+
+    def _is_gone(self, holder: str) -> bool:
+        """Whether a holder is a connection of this run of the server, and closed."""
+        boot, _, rest = holder.partition(":")
+        number, _, _ = rest.partition(":")
+        return boot == self._boot and not self._state.limits.is_open(int(number))
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

@@ -42,9 +42,10 @@ _AGGREGATE_NAMES = """
     sum_no_overflow sumkahan var_pop var_samp variance wavg weighted_avg
     """
 _AGGREGATES = frozenset(_AGGREGATE_NAMES.split())
-_VOLATILE = frozenset((
+VOLATILE = frozenset((
     "gen_random_uuid", "rand", "random", "snowflake_id", "ulid", "uuid", "uuid_v7", "uuidv4", "uuidv7",
 ))  # fmt: skip
+"""Functions that have another value at each call."""
 _SEVERAL = frozenset(("explode", "generate_subscripts", "regexp_split_to_table", "unnest"))
 
 
@@ -122,7 +123,7 @@ def _expression_refusals(tree: exp.Select, text: str) -> Iterator[SqlError]:
                 yield _unsupported(f"the aggregate {name.upper()}()", node, text, name)
             elif name in _SEVERAL or isinstance(node, (exp.Unnest, exp.Explode)):
                 yield _unsupported("UNNEST, which makes several rows of one,", node, text, "unnest")
-            elif name in _VOLATILE:
+            elif name in VOLATILE:
                 yield volatile(name, node, text)
 
 

@@ -23,13 +23,14 @@ from sql.results import ResultColumn
 from sql.services import Services
 from sql.storage_errors import storage_errors
 from sql.system_catalog import CATALOG_TABLES
+from sql.system_topics import TOPICS_TABLE
 from sql.workers import Control
 from storage.changes import ChangeSet
 from storage.contiguous import one_array
 from storage.types import BIGINT
 from storage.views import ReadView
 
-_FROM_CATALOG = frozenset(t.full_name for t in (*CATALOG_TABLES, *INFORMATION_SCHEMA_TABLES))
+_FROM_CATALOG = frozenset(t.full_name for t in (*CATALOG_TABLES, TOPICS_TABLE, *INFORMATION_SCHEMA_TABLES))
 """System tables whose rows follow from committed definitions alone."""
 
 _KEY = "__key_"

@@ -24,8 +24,9 @@ from storage.errors import UnknownTopic
 from storage.reading import Reader
 from storage.snapshots import Snapshot
 from storage.topic_definitions import TopicDef
-from storage.topic_groups import decode_state, group_key, is_available
+from storage.topic_groups import IsGone, decode_state, group_key, is_available
 from storage.topic_log import Bounds, bounds, extent
+from storage.topic_positions import GroupPosition, message_count
 from storage.topic_staging import TopicNews
 from storage.topic_writes import (
     Claimed,
@@ -38,14 +39,18 @@ from storage.topic_writes import (
     check_partition,
     claim,
     produce,
+    release_all,
     standing,
     topic_named,
+    undeliver,
     wish_of,
 )
 from storage.writer import WriteTransaction
 
 ON_THE_LOOP = 64
 """Messages that are read on the event loop; more are read on a worker thread."""
+MAX_LAGS = 1_000
+"""Groups whose lag is told one by one."""
 _LEAST_WAIT = 0.001
 
 
@@ -72,6 +77,8 @@ class TopicHub:
         self._following = 0
         self._told = 0
         self._stopped = False
+        self._figures: dict[str, int] = {}
+        self._lags: Sequence[tuple[str, str, int]] = ()
 
     @property
     def waiting(self) -> int:
@@ -83,6 +90,29 @@ class TopicHub:
         self._stopped = True
         self._leave()
         self._room.wake_all()
+
+    # --- figures -------------------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, int]:
+        """Figures for system.stats; from any thread. As last read while the storage holds readers back."""
+        snapshot = self._engine.snapshot_at_once(purpose="figures of topics")
+        if snapshot is not None:
+            with snapshot, snapshot.reading() as reader:
+                catalog = snapshot.catalog
+                positions = snapshot.topic_groups()
+                self._figures = {
+                    "total_topics": sum(1 for _ in catalog.topics()),
+                    "topic_messages": message_count(reader, catalog),
+                    "topic_groups": len({(position.topic.topic_id, position.group) for position in positions}),
+                    "topic_group_lag_messages": sum(position.lag for position in positions),
+                    "topic_pending_messages": sum(position.pending for position in positions),
+                }
+                self._lags = _lags(positions)
+        return {**self._figures, "topic_consumers_waiting": self.waiting}
+
+    def lags(self) -> Sequence[tuple[str, str, int]]:
+        """Topic, group and the messages that it has not acknowledged, of the first MAX_LAGS groups; as of `stats`."""
+        return self._lags
 
     # --- consuming -----------------------------------------------------------------------------------------------
 
@@ -199,7 +229,11 @@ class TopicHub:
                     messages = self._read(snapshot, topic, result.claimed)
         if messages is None:
             messages = await self._workers.run(lambda: self._read_now(topic, result.claimed), self._control())
-        return Batch(messages, result.has_more, result.positions)
+        fitting = _fitting(messages, request.max_bytes)
+        if fitting == len(messages):
+            return Batch(messages, result.has_more, result.positions)
+        await self._engine.commit(_given_back(topic, request, messages[fitting:]))
+        return _shortened(messages, fitting, result)
 
     def _claim_request(self, request: ConsumeRequest) -> ClaimRequest:
         assert request.group is not None
@@ -226,8 +260,12 @@ class TopicHub:
             return self.read(request)
         claim_request = self._claim_request(request)
         topic, result = self._engine.commit_sync(lambda wtxn: _claimed(wtxn, request, claim_request))
-        messages = self._read_now(topic, result.claimed) if result.claimed else ()
-        return Batch(messages, result.has_more, result.positions)
+        messages = self._read_now(topic, result.claimed) if result.claimed else []
+        fitting = _fitting(messages, request.max_bytes)
+        if fitting == len(messages):
+            return Batch(messages, result.has_more, result.positions)
+        self._engine.commit_sync(_given_back(topic, request, messages[fitting:]))
+        return _shortened(messages, fitting, result)
 
     def read(self, request: ConsumeRequest, since: Look | None = None) -> Batch:
         """Messages from the request's start on, or from where a look stood, for nobody in particular."""
@@ -235,7 +273,11 @@ class TopicHub:
             with snapshot.reading() as reader:
                 topic = _topic(snapshot.catalog, request)
                 ranges, positions, more = _ranges(reader, topic, request, since)
-            return Batch(self._read(snapshot, topic, ranges), more, positions)
+            messages = self._read(snapshot, topic, ranges)
+            fitting = _fitting(messages, request.max_bytes)
+            for message in reversed(messages[fitting:]):
+                positions[message.partition] = message.offset
+            return Batch(messages[:fitting], more or fitting < len(messages), positions)
 
     def _read_now(self, topic: TopicDef, ranges: Sequence[Claimed]) -> list[Message]:
         with self._engine.snapshot(purpose="reading messages") as snapshot:
@@ -257,15 +299,38 @@ class TopicHub:
         return await self._engine.commit(work, weight=max(1, len(messages) // 8))
 
     async def acknowledge(
-        self, namespace: str, topic: str, group: str, partition: int, upto: int | None, holder: str, *, back: bool
+        self,
+        namespace: str,
+        topic: str,
+        group: str,
+        partition: int | None,
+        upto: int | None,
+        holder: str,
+        *,
+        back: bool,
+        is_gone: IsGone,
     ) -> int:
-        """Acknowledge durably; see `storage.topic_writes.acknowledge_upto`."""
+        """Acknowledge durably; see `storage.topic_writes.acknowledge_upto`.
+
+        Without a partition (and an offset) the holder's claims in all of them are given back.
+        """
 
         def work(wtxn: WriteTransaction) -> int:
             found = topic_named(wtxn, namespace, topic)
-            return acknowledge_upto(wtxn, found, group, partition, upto, holder, back=back)
+            if partition is None:
+                release_all(wtxn, found, group, holder)
+                return -1
+            return acknowledge_upto(wtxn, found, group, partition, upto, holder, back=back, is_gone=is_gone)
 
         return await self._engine.commit(work)
+
+
+def _lags(positions: Sequence[GroupPosition]) -> Sequence[tuple[str, str, int]]:
+    found: dict[tuple[str, str], int] = {}
+    for position in positions:
+        name = position.topic.full_name, position.group
+        found[name] = found.get(name, 0) + position.lag
+    return [(topic, group, lag) for (topic, group), lag in sorted(found.items())[:MAX_LAGS]]
 
 
 def _claimed(
@@ -273,6 +338,32 @@ def _claimed(
 ) -> tuple[TopicDef, ClaimResult]:
     topic = topic_named(wtxn, request.namespace, request.topic)
     return topic, claim(wtxn, topic, claim_request)
+
+
+def _fitting(messages: Sequence[Message], max_bytes: int) -> int:
+    """How many of the messages may be answered; claims go by estimates, as payloads are made when they are read."""
+    left = max_bytes
+    for count, message in enumerate(messages):
+        left -= len(message.payload)
+        if left < 0 and count:
+            return count
+    return len(messages)
+
+
+def _given_back(
+    topic: TopicDef, request: ConsumeRequest, messages: Sequence[Message]
+) -> Callable[[WriteTransaction], None]:
+    assert request.group is not None
+    group = request.group
+    ranges = [Claimed(message.partition, message.offset, message.offset, 0) for message in messages]
+    return lambda wtxn: undeliver(wtxn, topic.topic_id, group, request.holder, ranges)
+
+
+def _shortened(messages: Sequence[Message], fitting: int, result: ClaimResult) -> Batch:
+    positions = dict(result.positions)
+    for message in reversed(messages[fitting:]):
+        positions[message.partition] = message.offset
+    return Batch(messages[:fitting], True, positions)
 
 
 def _topic(catalog: Catalog, request: ConsumeRequest) -> TopicDef:
@@ -299,7 +390,7 @@ def _place(topic_id: int, request: ConsumeRequest) -> Place:
 
 
 def _beginning(topic: TopicDef, partition: int, request: ConsumeRequest, since: Look | None, found: Bounds) -> int:
-    """Where a read without a group begins. LATEST: where the topic ended when the consumer came."""
+    """Where a read without a group begins. LATEST is where the topic ended when the consumer came."""
     if since is not None and since.topic_id == topic.topic_id:
         return max(since.positions[partition], found.first)
     return begin_offset(topic, partition, request.start, found)
@@ -320,7 +411,12 @@ def _ranges(
             break
         share = max(1, left // (len(ready) - place))
         last = min(positions[number] + share, places[number].next) - 1
-        last, used = extent(reader, topic.topic_id, number, positions[number], last, max(room, 1))
+        end, used = extent(reader, topic.topic_id, number, positions[number], last, room)
+        if end < positions[number]:
+            if ranges:
+                break
+            end = positions[number]
+        last = end
         ranges.append(Claimed(number, positions[number], last, 0))
         left -= last + 1 - positions[number]
         room -= used

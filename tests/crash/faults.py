@@ -39,6 +39,7 @@ class Place(enum.IntEnum):
     LOGGED = 12
     GENERATION = 13
     SHUT = 14
+    KILL = 15
 
 
 class Call(enum.IntFlag):
@@ -57,6 +58,7 @@ class Fault(NamedTuple):
     """One way to fail, and how often the file then refuses to be opened.
 
     `short`: half of the bytes are written, and the call says so. `after`: the call takes effect before it fails.
+    `kill`: the process ends where the call would fail.
     """
 
     call: Call
@@ -65,10 +67,12 @@ class Fault(NamedTuple):
     short: bool = False
     after: bool = False
     shut: int = 0
+    kill: bool = False
 
     def __str__(self) -> str:
         parts = [str(self.call.name).lower(), "short" if self.short else errno.errorcode[self.error]]
         parts += ["sticky"] * self.sticky + ["after"] * self.after + ["shut"] * (self.shut > 0)
+        parts += ["kill"] * self.kill
         return "-".join(parts)
 
 
@@ -108,6 +112,7 @@ class Faults:
         self[Place.SHORT] = fault.short
         self[Place.AFTER] = fault.after
         self[Place.SHUT] = fault.shut
+        self[Place.KILL] = fault.kill
         self[Place.FIRED] = 0
         self[Place.ARMED] = 1
 

@@ -4,7 +4,7 @@
  * It looks at one file only: descriptors that were opened for writing on a path that ends in "/data.mdb". Of these it
  * counts writes and syncs; of the LMDB module it counts allocations. The n-th of one of these can fail, once or from then on:
  * with an error, with half of the bytes written, before or after the call took effect. After that the file can refuse to
- * be opened a number of times.
+ * be opened a number of times. Instead of failing, the call can be the last that the process makes (SIGKILL).
  *
  * It is steered through a file that the test shares with it (HEADRACE_FAULTS names it): 64 numbers of 64 bits, then a log
  * of what was seen. The numbers' places are those of `tests/crash/faults.py`.
@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -23,7 +24,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { ARMED, KINDS, AT, STICKY, ERROR, SHORT, AFTER, NOSYNC, WRITES, SYNCS, ALLOCS, FIRED, LOGGED, GENERATION, SHUT };
+enum { ARMED, KINDS, AT, STICKY, ERROR, SHORT, AFTER, NOSYNC, WRITES, SYNCS, ALLOCS, FIRED, LOGGED, GENERATION, SHUT, KILL };
 enum { WRITE = 1, SYNC = 2, ALLOC = 4, OPEN = 8 };
 enum { NUMBERS = 64, ENTRIES = 1 << 16, DESCRIPTORS = 1 << 16 };
 
@@ -79,6 +80,15 @@ static int fails(int kind, int counter)
         return 0;
     __atomic_add_fetch(&shared->number[FIRED], 1, __ATOMIC_SEQ_CST);
     return 1;
+}
+
+/* The end of a call that is to fail. */
+static int failed(void)
+{
+    if (shared->number[KILL])
+        syscall(SYS_kill, (pid_t)syscall(SYS_getpid), SIGKILL);
+    errno = (int)shared->number[ERROR];
+    return -1;
 }
 
 static int watched(int fd)
@@ -188,12 +198,13 @@ static ssize_t write_watched(int fd, const struct iovec *parts, int count, off_t
     record(WRITE, fd, fail);
     if (!fail)
         return write_plainly(fd, parts, count, at);
-    if (shared->number[SHORT])
-        return write_half(fd, parts, count, at);
+    if (shared->number[SHORT]) {
+        ssize_t written = write_half(fd, parts, count, at);
+        return shared->number[KILL] ? failed() : written;
+    }
     if (shared->number[AFTER])
         write_plainly(fd, parts, count, at);
-    errno = (int)shared->number[ERROR];
-    return -1;
+    return failed();
 }
 
 ssize_t pwrite(int fd, const void *bytes, size_t length, off_t at)
@@ -238,8 +249,7 @@ static int sync_watched(int fd, long call)
         return shared->number[NOSYNC] ? 0 : (int)syscall(call, fd);
     if (shared->number[AFTER])
         syscall(call, fd);
-    errno = (int)shared->number[ERROR];
-    return -1;
+    return failed();
 }
 
 int fdatasync(int fd)
@@ -260,8 +270,7 @@ int msync(void *from, size_t length, int flags)
     record(SYNC, -1, fail);
     if (!fail)
         return shared->number[NOSYNC] ? 0 : (int)syscall(SYS_msync, from, length, flags);
-    errno = (int)shared->number[ERROR];
-    return -1;
+    return failed();
 }
 
 /* --- allocating ------------------------------------------------------------------------------------------------- */

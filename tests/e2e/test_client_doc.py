@@ -61,4 +61,4 @@ def test_examples(path: Path, fresh_server: RunningServer) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3

@@ -22,6 +22,10 @@ COLUMNS = {
     "datatypes": "arrow_type, kalam_type, sql_name, description",
     "settings": "name, value, description, category",
     "stats": "metric_name, metric_value",
+    "topics": "topic_id, name, alias, partitions, retention_seconds, retention_max_bytes, routes, created_at, "
+    "updated_at",
+    "topic_offsets": "topic_id, group_id, partition_id, last_acked_offset, updated_at, position, next_offset, lag, "
+    "claims, pending",
 }
 RESERVED = (
     "system", "sys", "root", "kalamdb", "kalam", "main", "sql", "admin", "internal", "information_schema",
@@ -35,7 +39,9 @@ def roles(server: RunningServer) -> Iterator[Roles]:
         "CREATE NAMESPACE app;"
         "CREATE SHARED TABLE app.docs (id BIGINT, lang TEXT, body TEXT DEFAULT 'x', p DECIMAL(8,2),"
         " PRIMARY KEY (id, lang)) WITH (ACCESS_LEVEL = 'public', FLUSH_POLICY = 'rows:100');"
-        "CREATE USER TABLE app.notes (id INT PRIMARY KEY)"
+        "CREATE USER TABLE app.notes (id INT PRIMARY KEY);"
+        "CREATE TOPIC app.feed PARTITIONS 2; ALTER TOPIC app.feed ADD SOURCE app.docs ON INSERT WHERE lang = 'en';"
+        "RESET CONSUMER GROUP readers ON app.feed TO LATEST"
     )
     with roles_of(server) as found:
         yield found
@@ -136,7 +142,7 @@ def test_the_namespace_of_a_request(roles: Roles) -> None:
 
 
 def test_show_namespaces(roles: Roles) -> None:
-    for role, counted in (("user", [2, 0]), ("dba", [2, 9])):
+    for role, counted in (("user", [2, 0]), ("dba", [2, 11])):
         (result,) = ok(roles.post(role, "SHOW NAMESPACES"))
         assert ", ".join(columns(result)) == COLUMNS["namespaces"]
         rows = {row[0]: row for row in result["rows"]}
@@ -169,6 +175,8 @@ def test_types_of_system_columns(roles: Roles) -> None:
         "schemas": {"columns": "Json", "is_latest": "Boolean", "created_at": "Timestamp"},
         "columns": {"nullable": "Boolean", "primary_key": "Boolean", "data_type": "Text"},
         "stats": {"metric_name": "Text", "metric_value": "Text"},
+        "topics": {"partitions": "Int", "retention_seconds": "BigInt", "routes": "Json", "created_at": "Timestamp"},
+        "topic_offsets": {"partition_id": "Int", "last_acked_offset": "BigInt", "updated_at": "Timestamp"},
     }
     for table, expected in kinds.items():
         (result,) = ok(roles.server.post(f"SELECT * FROM system.{table}"))
@@ -197,6 +205,19 @@ def test_rows_of_tables_columns_and_schemas(roles: Roles) -> None:
     server.sql("ALTER TABLE app.notes ADD COLUMN v TEXT")
     versions = "SELECT schema_version, is_latest FROM system.schemas WHERE table_name = 'notes' ORDER BY 1"
     assert server.rows(versions) == [[1, False], [2, True]]
+
+
+def test_rows_of_topics_and_their_groups(roles: Roles) -> None:
+    server = roles.server
+    (row,) = server.rows("SELECT * FROM system.topics WHERE topic_id = 'app.feed'")
+    assert row[:6] == ["app.feed", "feed", None, 2, 604800, 1 << 30]
+    assert json.loads(row[6]) == [
+        {"table_id": "app.docs", "op": "Insert", "payload_mode": "full", "filter": "lang = 'en'"}
+    ]  # fmt: skip
+    chosen = "topic_id, group_id, partition_id, last_acked_offset"
+    assert server.rows(f"SELECT {chosen} FROM system.topic_offsets") == [
+        ["app.feed", "readers", 0, None], ["app.feed", "readers", 1, None],
+    ]  # fmt: skip
 
 
 def test_a_composite_key_has_its_flags(roles: Roles) -> None:

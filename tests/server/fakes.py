@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -22,7 +22,13 @@ from server.middleware.rate_limit import RateLimits
 from server.state import AppState
 from sql.identity import Identity, Role
 from sql.results import ResultColumn, StatementResult
+from sql.topics.messages import Batch, ConsumeRequest
+from sql.topics.settings import TopicSettings
+from storage.topic_groups import IsGone
+from storage.topic_writes import Placed, Produced
 from storage.types import BIGINT, TEXT
+
+T = TypeVar("T")
 
 BEARER = {"Authorization": "Bearer alice"}
 COLUMNS = (ResultColumn("id", BIGINT, ("pk", "nn", "uq")), ResultColumn("name", TEXT))
@@ -44,7 +50,7 @@ class FakeClock:
 
 
 class FakeAuthenticator:
-    """The token is the user's name."""
+    """The token is the user's name; the names of roles have them."""
 
     def authenticate(self, authorization: bytes | None, exchange: Exchange) -> Identity:
         if authorization is None:
@@ -52,7 +58,8 @@ class FakeAuthenticator:
         scheme, _, token = authorization.partition(b" ")
         if scheme != b"Bearer":
             raise AuthError(401, "INVALID_CREDENTIALS", "Invalid credentials")
-        return Identity(token.decode(), Role.USER)
+        user = token.decode()
+        return Identity(user, Role(user) if user in set(Role) else Role.USER)
 
     def needs_setup(self) -> bool:
         return False
@@ -91,6 +98,43 @@ class FakeStream:
 
 
 @dataclass
+class FakeTopics:
+    """Answers every consumer with `batch`, or raises `error`; remembers what it was asked."""
+
+    batch: Batch = field(default_factory=lambda: Batch((), False, {0: 0}))
+    error: Exception | None = None
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+    settings: TopicSettings = field(default_factory=TopicSettings)
+
+    async def consume(self, request: ConsumeRequest) -> Batch:
+        return self._answer((request,), self.batch)
+
+    async def produce(self, namespace: str, topic: str, messages: Sequence[Produced], user: str) -> list[Placed]:
+        placed = [Placed(0, offset) for offset in range(len(messages))]
+        return self._answer((namespace, topic, list(messages), user), placed)
+
+    async def acknowledge(
+        self,
+        namespace: str,
+        topic: str,
+        group: str,
+        partition: int | None,
+        upto: int | None,
+        holder: str,
+        *,
+        back: bool,
+        is_gone: IsGone,
+    ) -> int:
+        return self._answer((namespace, topic, group, partition, upto, holder, back), -1 if upto is None else upto)
+
+    def _answer(self, call: tuple[object, ...], answer: T) -> T:
+        self.calls.append(call)
+        if self.error is not None:
+            raise self.error
+        return answer
+
+
+@dataclass
 class FakeDatabase:
     """Answers every statement with `table`, or raises `error`; remembers what it was asked."""
 
@@ -99,6 +143,10 @@ class FakeDatabase:
     stream_error: Exception | None = None
     calls: list[tuple[object, ...]] = field(default_factory=list)
     before: Callable[[], object] | None = None
+    topics: FakeTopics = field(default_factory=FakeTopics)
+
+    def scope(self, namespace: str | None) -> str:
+        return namespace or "default"
 
     async def execute(
         self, sql: str, params: list[object] | None, namespace: str | None, identity: Identity

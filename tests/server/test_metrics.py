@@ -43,6 +43,19 @@ def test_figures_are_metrics_and_texts_are_none(tmp_path: Path) -> None:
     assert not any("version" in name for name in families if name.startswith("headrace"))
 
 
+def test_the_lag_of_groups_has_labels(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    lags = [("app.t", "g", 3), ("app.t", 'a "quoted" \\ one', 0)]
+    route = MetricsRoute(lambda: FIGURES, Authenticator(), lambda: lags).route()
+    made.app = create_app(made.state, [route], active=made.active)
+    answer = made.request("GET", "/metrics")
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    found = families["headrace_topic_group_lag"]
+    assert found.type == "gauge"
+    told = [(sample.labels["topic"], sample.labels["group"], sample.value) for sample in found.samples]
+    assert told == lags
+
+
 def test_from_afar_it_takes_an_administrator(tmp_path: Path) -> None:
     made = setting(tmp_path)
     assert made.request("GET", "/metrics", peer=REMOTE).status_code == 401

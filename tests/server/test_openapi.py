@@ -12,6 +12,7 @@ from server.auth.routes import routes as auth_routes
 from server.live.events import routes as event_routes
 from server.operations import OPERATIONS, document
 from server.routes.metrics import MetricsRoute
+from server.routes.topics import TopicRoutes
 from tests.server.fakes import make
 
 
@@ -26,6 +27,7 @@ def references(value: Any) -> set[str]:
 def test_every_route_is_described_and_every_description_has_a_route(tmp_path: Path) -> None:
     setting = make(tmp_path)
     served = {("POST", SQL_PATH)}
+    served |= {("POST", path) for path in TopicRoutes(setting.state, setting.active).endpoints()}
     metrics = MetricsRoute(dict, setting.state.authenticator).route()
     more = [*auth_routes(None), *event_routes(None, None, None), metrics]  # type: ignore[arg-type]
     for route in [*own_routes(setting.state, setting.active), *more]:

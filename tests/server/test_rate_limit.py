@@ -122,7 +122,7 @@ def test_an_ipv6_host_is_its_network() -> None:
 
 def test_connections_of_all_addresses_are_counted_now_and_at_most() -> None:
     counted = limits(FakeClock())
-    counted.opened()
-    counted.opened()
-    counted.closed()
+    first, second = counted.opened(), counted.opened()
+    counted.closed(first)
+    assert (counted.is_open(first), counted.is_open(second)) == (False, True)
     assert (counted.open, counted.open_peak) == (1, 2)

@@ -275,4 +275,4 @@ def test_a_request_whose_client_has_gone_is_cancelled(tmp_path: Path) -> None:
 def test_fake_database_has_the_face_that_routes_use() -> None:
     from server.state import Database
 
-    assert {name for name in vars(Database) if not name.startswith("_")} <= set(vars(FakeDatabase))
+    assert {name for name in vars(Database) if not name.startswith("_")} <= set(dir(FakeDatabase()))

@@ -9,6 +9,10 @@ import pyarrow as pa
 
 from storage.catalog import Catalog, NamespaceDef, TableDef
 from storage.keys import encode_key
+from storage.topic_definitions import TopicDef
+from storage.topic_groups import Claim, GroupState
+from storage.topic_log import Bounds
+from storage.topic_positions import GroupPosition
 
 T = TypeVar("T")
 
@@ -16,9 +20,14 @@ T = TypeVar("T")
 class FakeView:
     """Rows by (table id, partition). `_seq` counts from 1 over all rows in the order in which they were put."""
 
-    def __init__(self, tables: Sequence[TableDef], objects: Mapping[tuple[str, str], object] | None = None) -> None:
+    def __init__(
+        self,
+        tables: Sequence[TableDef],
+        objects: Mapping[tuple[str, str], object] | None = None,
+        topics: Sequence[TopicDef] = (),
+    ) -> None:
         names = sorted({table.namespace for table in tables} | {"default"})
-        self.catalog = Catalog(1, [NamespaceDef(name) for name in names], tables)
+        self.catalog = Catalog(1, [NamespaceDef(name) for name in names], tables, topics)
         self.seq = 0
         self.reads: list[tuple[str, str]] = []
         self._rows: dict[tuple[int, str], pa.Table] = {}
@@ -38,6 +47,12 @@ class FakeView:
 
     def expired_through(self, table: TableDef) -> int:
         return 0
+
+    def topic_groups(self) -> Sequence[GroupPosition]:
+        return [
+            GroupPosition(topic, 0, "mailer", GroupState(7, 3, (Claim(4, 6, 0, 1, "x"),)), Bounds(0, 9))
+            for topic in self.catalog.topics()
+        ]
 
     def _all(self, table: TableDef, partition: str) -> pa.Table:
         self.reads.append((table.full_name, partition))

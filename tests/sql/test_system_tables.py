@@ -19,6 +19,7 @@ from sql.show import describe, show
 from sql.statements import Describe, Show
 from sql.system_tables import SystemContext, default_registry
 from storage.catalog import AccessLevel, ColumnDef, SchemaVersion, TableKind, UserDef
+from storage.topic_definitions import TopicDef
 from storage.types import BIGINT, INT, TEXT, decimal
 from tests.sql.fake_view import FakeView
 from tests.sql.query_support import ALICE, BOB, DBA, ROOT, World, table
@@ -37,6 +38,10 @@ REFERENCE = {
     "settings": "name, value, description, category",
     "stats": "metric_name, metric_value",
     "datatypes": "arrow_type, kalam_type, sql_name, description",
+    "topics": "topic_id, name, alias, partitions, retention_seconds, retention_max_bytes, routes, created_at, "
+    "updated_at",
+    "topic_offsets": "topic_id, group_id, partition_id, last_acked_offset, updated_at, position, next_offset, lag, "
+    "claims, pending",
 }
 NOTES = msgspec.structs.replace(
     table(1, "notes", [("id", BIGINT), ("body", TEXT), ("price", decimal(8, 2))]),
@@ -72,7 +77,7 @@ def subscription() -> Subscription:
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    view = FakeView([NOTES, STAFF], USERS)
+    view = FakeView([NOTES, STAFF], USERS, [TopicDef(5, "default", "orders")])
     view.put(NOTES, "alice", [(1, "x", None), (2, "y", None)])
     world = World(view, DuckPool(DuckOptions(memory_bytes=256 << 20, threads=1, connections=1)))
     world.runtime = QueryRuntime(world.pool, world.runtime.functions, lambda identity: SystemContext(
@@ -114,7 +119,7 @@ def test_rows(world: World) -> None:
     assert rows("select user_id, password_hash, role, email from system.users order by 1") == [
         ("ann", "***", "user", "ann@example.org"), ("svc", None, "service", None),
     ]  # fmt: skip
-    assert rows("select namespace_id, table_count from system.namespaces") == [("default", 2), ("system", 9)]
+    assert rows("select namespace_id, table_count from system.namespaces") == [("default", 2), ("system", 11)]
     assert rows("select table_name, version from system.tables order by 1") == [("notes", 2), ("staff", 1)]
     columns = "column_name, data_type, primary_key, primary_key_pos"
     assert rows(f"select {columns} from system.columns where table_name = 'notes'") == [

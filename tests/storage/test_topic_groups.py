@@ -22,6 +22,7 @@ from storage.topic_groups import (
     decode_state,
     encode_state,
     expired,
+    give_back,
     group_key,
     held_by_others,
     is_available,
@@ -34,6 +35,11 @@ from storage.topic_log import Bounds
 
 HOLDERS = st.sampled_from(["=ann:1", "=ann:2", "=bob:1", "boot:ann:1", "boot:ann:2"])
 COUNTS = st.integers(1, 5)
+
+
+def nobody(holder: str) -> bool:
+    """No connection is gone."""
+    return False
 
 
 @dataclass
@@ -57,6 +63,7 @@ class GroupMachine(RuleBasedStateMachine):
         self.acknowledged: set[int] = set()
         self.delivered: dict[int, int] = {}
         self.claims = 0
+        self.closed: set[str] = set()
         self.acked = -1
         self.cleared = 0
 
@@ -114,25 +121,46 @@ class GroupMachine(RuleBasedStateMachine):
         upto = data.draw(st.integers(0, self.next - 1))
         own = {o for o, held in self.held.items() if o <= upto and held.holder == holder}
         position = self.state.position
-        if own:
-            covered = own
-        elif holder.startswith("=") and self.held:
-            around = self.held.get(upto)
-            covered = {o for o, held in self.held.items() if around and held.claim == around.claim and o <= upto}
-        else:
-            covered = {o for o in self.held if o <= upto} | set(range(position, upto + 1))
-            position = max(position, upto + 1)
-        others = {o: held.claim for o, held in self.held.items() if held.holder != holder and held.holder[0] == "="}
         around = self.held.get(upto)
-        self.state = acknowledge(self.state, upto, holder, self.now)
+        covered = own or {
+            o
+            for o, held in self.held.items()
+            if o <= upto
+            and ((around and held.claim == around.claim) or (holder[0] != "=" and held.holder in self.closed))
+        }
+        if not own and not (holder[0] == "=" and self.held):
+            covered |= set(range(position, upto + 1))
+            position = max(position, upto + 1)
+        others = {o: held.claim for o, held in self.held.items() if held.holder not in {holder, *self.closed}}
+        self.state = acknowledge(self.state, upto, holder, self.now, self.closed.__contains__)
         assert self.state.position == position
         for offset in covered:
             self.held.pop(offset, None)
             self.acknowledged.add(offset)
         gone = others.keys() - self.offsets_held()
-        if holder.startswith("=") or own:  # a connection that holds nothing speaks for all
-            assert all(around is not None and others[offset] == around.claim for offset in gone)
-            assert not gone or not own
+        assert all(around is not None and others[offset] == around.claim for offset in gone)
+        assert not gone or not own
+
+    @rule(number=st.integers(1, 2))
+    def close_connection(self, number: int) -> None:
+        self.closed.add(f"boot:ann:{number}")
+
+    @rule(number=st.integers(1, 2))
+    def restart(self, number: int) -> None:
+        """Of a former run of the server nobody knows whose connection is closed."""
+        self.closed.clear()
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        """A part of a claim was not delivered after all."""
+        claim = data.draw(st.sampled_from(self.state.claims))
+        first = data.draw(st.integers(claim.first, claim.last))
+        self.state = give_back(self.state, first, claim.last, claim.holder, self.now)
+        self.claims += 1
+        for offset in range(first, claim.last + 1):
+            self.delivered[offset] -= 1
+            self.held[offset] = Held(self.claims, claim.holder, self.now, claim.deliveries - 1)
 
     @rule(holder=HOLDERS)
     def release(self, holder: str) -> None:
@@ -258,14 +286,14 @@ def test_too_many_claims_hand_out_nothing_new() -> None:
     bounds = Bounds(0, MAX_CLAIMS + 5)
     assert not is_available(state, bounds, Wish(1, "=a", 50, 150, ordered=False))
     assert is_available(state, bounds, Wish(1, "=a", 100, 150, ordered=False))  # they have expired
-    assert is_available(acknowledge(state, 0, "=a", 50), bounds, Wish(1, "=a", 50, 150, ordered=False))
+    assert is_available(acknowledge(state, 0, "=a", 50, nobody), bounds, Wish(1, "=a", 50, 150, ordered=False))
 
 
 def test_the_consumer_who_is_ahead_acknowledges_nothing_of_the_other() -> None:
     state, _ = claim_fresh(GroupState(0), 4, Wish(5, "=slow", 0, 100, ordered=False))
     state, _ = claim_fresh(state, 9, Wish(5, "=fast", 0, 100, ordered=False))
-    state = acknowledge(state, 9, "=fast", 1)
+    state = acknowledge(state, 9, "=fast", 1, nobody)
     assert [(claim.first, claim.last) for claim in state.claims] == [(0, 4)]
     assert (state.acked, state.position) == (-1, 10)
-    state = acknowledge(state, 4, "=slow", 2)
+    state = acknowledge(state, 4, "=slow", 2, nobody)
     assert (state.acked, state.claims) == (9, ())

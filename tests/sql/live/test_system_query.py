@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pytest
 
@@ -12,6 +13,7 @@ from sql.errors import PermissionDenied, TableNotFound, Unsupported
 from sql.live.interface import LiveQuery
 from sql.live.wire_rows import table_rows
 from storage.catalog import NamespaceDef, UserDef
+from storage.topic_definitions import TopicDef
 from storage.types import BIGINT, TEXT
 from tests.sql.live.live_world import ALICE, DBA, World, opened
 
@@ -48,6 +50,19 @@ def test_users_come_change_and_go(world: World) -> None:
     assert told(world, query, second) == [
         ("delete", [], [{"role": "dba", "email": "a@x", "user_id": "ann", "_seq": second}])
     ]
+
+
+def test_topics_come_and_change(world: World) -> None:
+    query = world.bind("SELECT topic_id, partitions FROM system.topics", identity=DBA)
+    start = world.engine.last_seq
+    topic = TopicDef(world.engine.commit_sync(lambda w: w.allocate_table_id()), "app", "t")
+    world.commit(lambda w: w.put_topic(topic))
+    first = world.engine.last_seq
+    row = {"topic_id": "app.t", "partitions": 1, "_seq": first}
+    assert told(world, query, start) == [("insert", [row], [])]
+    world.commit(lambda w: w.put_topic(msgspec.structs.replace(topic, owner="ann")))
+    world.commit(lambda w: w.drop_topic(topic.topic_id))
+    assert told(world, query, first) == [("delete", [], [row])]
 
 
 def test_a_commit_is_told_once_however_late_it_is_read(world: World) -> None:
