@@ -13,7 +13,8 @@ import msgspec
 import pyarrow as pa
 
 from sql.assignment import INTEGERS
-from sql.wire import BigintMode, wire_values
+from sql.topics.shown_values import shown_values
+from sql.wire import BigintMode
 from storage.catalog import ColumnDef, TableDef
 from storage.layout import ROW_ID
 from storage.topic_partitioning import Partitions, partitions_of_keys
@@ -69,4 +70,4 @@ def _texts(values: pa.Array, column: ColumnDef) -> list[str | None]:
 
 
 def _wire(values: pa.Array, column: ColumnDef) -> list[object]:
-    return wire_values(values, column.type, BigintMode.NUMBER, column.name)
+    return shown_values(values, column, BigintMode.NUMBER)

@@ -8,8 +8,7 @@ key       the key columns (of a table without a primary key `_row_id`)
 diff      `key`, `old` and `new` with the columns that changed, then `_seq`, `_commit_seq`, `_table`
 ========  ==================================================================================================
 
-Values are those of SQL rows (`sql.wire`), but for NaN and the infinities, which are strings here: a message that cannot
-be shown would hold up its consumers for ever.
+How values look: `sql.topics.shown_values`.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from sql.errors import ExecutionError
 from sql.topics.keys import key_columns, message_keys
+from sql.topics.shown_values import shown_values
 from sql.wire import BigintMode, to_wire, wire_values
 from storage.catalog import Catalog, ColumnDef, TableDef
 from storage.errors import StorageCorrupt
@@ -31,7 +30,7 @@ from storage.reading import Reader
 from storage.retention import dropped_definition
 from storage.topic_definitions import Operation, PayloadMode
 from storage.topic_runs import ProducedRun, RowRun, Seqs
-from storage.types import BIGINT, FLOAT, Kind
+from storage.types import BIGINT
 from storage.versions import read_versions
 
 _encode = msgspec.json.Encoder().encode
@@ -104,8 +103,10 @@ class RunRenderer:
         return rows if order is None else rows.take(pa.array(np.argsort(order)))
 
     def _wire_rows(self, columns: Sequence[ColumnDef], rows: pa.RecordBatch) -> list[Row]:
+        if not columns:
+            return [{} for _ in range(rows.num_rows)]
         names = [column.name for column in columns]
-        values = [self._wire(rows.column(column.name), column) for column in columns]
+        values = [shown_values(rows.column(column.name), column, self._bigint) for column in columns]
         return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
     def _key_rows(self, table: TableDef, rows: pa.RecordBatch) -> list[Row]:
@@ -114,12 +115,6 @@ class RunRenderer:
             return self._wire_rows(columns, rows)
         row_ids = wire_values(rows.column(ROW_ID), BIGINT, self._bigint, ROW_ID)
         return [{ROW_ID: row_id} for row_id in row_ids]
-
-    def _wire(self, values: pa.Array, column: ColumnDef) -> list[object]:
-        try:
-            return wire_values(values, column.type, self._bigint, column.name)
-        except ExecutionError:
-            return [_shown(value, column, self._bigint) for value in values.to_pylist()]
 
     def _marks(self, run: RowRun, seqs: Seqs) -> list[Row]:
         commit = to_wire(run.commit_seq, BIGINT, self._bigint)
@@ -132,17 +127,3 @@ def _difference(old: Row, new: Row) -> dict[str, Row]:
         return {"old": old, "new": new}
     changed = [name for name, value in new.items() if old[name] != value]
     return {"old": {name: old[name] for name in changed}, "new": {name: new[name] for name in changed}}
-
-
-def _shown(value: object, column: ColumnDef, bigint: BigintMode) -> object:
-    """A value of a floating-point column, whatever it is."""
-    if column.type.kind is Kind.EMBEDDING and isinstance(value, list):
-        return [_shown_number(number, column, bigint) for number in value]
-    return _shown_number(value, column, bigint)
-
-
-def _shown_number(value: object, column: ColumnDef, bigint: BigintMode) -> object:
-    if isinstance(value, float) and not np.isfinite(value):
-        return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    kind = column.type if column.type.kind is not Kind.EMBEDDING else FLOAT
-    return to_wire(value, kind, bigint, column.name)
