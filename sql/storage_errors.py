@@ -18,6 +18,7 @@ from sql.violations import duplicate_violation
 from storage.catalog import TableDef
 from storage.errors import (
     DuplicateKey,
+    FileRefused,
     QueueFull,
     SchemaChanged,
     SnapshotExpired,
@@ -38,6 +39,11 @@ def translated(error: StorageError, table: TableDef | None = None) -> SqlError:
         return ExecutionError(f"Constraint violation: duplicate value in column(s) {', '.join(error.columns)}")
     if isinstance(error, (WriteConflict, SchemaChanged)):
         return TransactionConflict(f"Conflict: another commit came first ({error}); nothing of this was applied.")
+    if isinstance(error, FileRefused):
+        return ExecutionError(
+            f"Invalid operation: column '{error.column}' is of type FILE: it takes NULL, FILE('part') with an upload, "
+            "or the reference that the same row holds in it already"
+        )
     if isinstance(error, StorageFull):
         return StorageFullError(f"The storage is full: {error}. Nothing of this request's change was kept.")
     if isinstance(error, QueueFull):

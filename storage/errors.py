@@ -11,6 +11,7 @@ StorageError
 ├── WriteConflict          a row that the mutation replaces was changed by a later commit
 ├── SchemaChanged          the table's definition is not the one the mutation was planned on
 ├── DuplicateKey           a primary key or UNIQUE constraint would hold one value twice
+├── FileRefused            a FILE cell would refer to a file that was not uploaded for it
 └── LogTruncated           the feed was asked for commits that retention removed
 """
 
@@ -55,6 +56,14 @@ class WriteConflict(StorageError):
 
 class SchemaChanged(StorageError):
     """The table was altered or dropped after the mutation was planned."""
+
+
+class FileRefused(StorageError):
+    """A FILE cell would get a reference that no upload of the same table and user has made for it."""
+
+    def __init__(self, column: str) -> None:
+        super().__init__(f"column '{column}' would refer to a file that was not uploaded for it")
+        self.column = column
 
 
 class LogTruncated(StorageError):
