@@ -382,6 +382,7 @@ class Config(msgspec.Struct, frozen=True):
     retention: RetentionSection = msgspec.field(default_factory=RetentionSection)
     stream: StreamSection = msgspec.field(default_factory=StreamSection)
     limits: LimitsSection = msgspec.field(default_factory=LimitsSection)
+    files: FilesSection = msgspec.field(default_factory=FilesSection)
     logging: LoggingSection = msgspec.field(default_factory=LoggingSection)
     performance: PerformanceSection = msgspec.field(default_factory=PerformanceSection)
     rate_limit: RateLimitSection = msgspec.field(default_factory=RateLimitSection)
