@@ -74,6 +74,10 @@ class InvalidInput(SqlError):
     code = "INVALID_INPUT"
 
 
+class FilesNeeded(InvalidInput):
+    """The statement has FILE placeholders, and the request brought no files."""
+
+
 class InvalidParameter(SqlError):
     """A parameter is missing, surplus, or does not fit its type."""
 

@@ -73,7 +73,7 @@ class TypeRules:
             return any(self.allows(mime) for mime in sniffed.types)
         if sniffed.types[0] == TEXT and _TEXTUAL.fullmatch(declared):
             return True
-        return declared not in _with_signature()
+            return not declared.startswith("text/") and declared not in _with_signature()
 
 
 def declared_type(header: str) -> str | None:
@@ -91,7 +91,7 @@ def sniff(head: bytes, name: str = "") -> Sniffed:
     import puremagic  # loads its table of signatures: only where files are uploaded
 
     try:
-        matches = puremagic.magic_string(head, filename=name or None)
+        matches = [match for match in puremagic.magic_string(head, filename=name or None) if match.byte_match]
     except (puremagic.PureError, ValueError):
         matches = []
     best = max((match.confidence for match in matches), default=0.0)

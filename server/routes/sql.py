@@ -23,7 +23,7 @@ from server.routes.multipart import FormLimits, receive_form
 from server.routes.streaming import send_stream
 from server.state import AppState
 from server.wire import SqlRequest
-from sql.errors import InvalidInput, InvalidParameter, InvalidSql
+from sql.errors import FilesNeeded, InvalidInput, InvalidParameter, InvalidSql, MissingFile
 from sql.identity import Identity
 from sql.rendering import BigintMode, encode_success
 from sql.results import StatementResult
@@ -78,7 +78,15 @@ class SqlEndpoint:
     async def _serve_form(self, content_type: bytes, identity: Identity, exchange: Exchange, receive: Receive) -> None:
         async with receive_form(receive, content_type, self._form_limits) as form:
             if not form.files:
-                await self._serve(form.request, form.texts_size, identity, exchange, receive)
+                try:
+                    await self._serve(form.request, form.texts_size, identity, exchange, receive)
+                except FilesNeeded as error:
+                    raise MissingFile(
+                        "There is no part for this FILE placeholder",
+                        line=error.line,
+                        column=error.column,
+                        excerpt=error.excerpt,
+                    ) from None
                 return
             request = form.request
             self._check_sizes(request, form.texts_size)

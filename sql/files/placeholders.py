@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sqlglot import exp
 
-from sql.errors import ExtraFile, InvalidInput, InvalidSql, MissingFile
+from sql.errors import ExtraFile, FilesNeeded, InvalidInput, InvalidSql, MissingFile
 from sql.insert import targets_of
 from sql.statements import Delete, ExecuteAs, Explain, Insert, Parsed, Query, Statement, Update
 from sql.write_targets import located
@@ -58,10 +58,10 @@ class FileStatement(NamedTuple):
 
 
 def refuse_placeholders(batch: Sequence[Parsed]) -> None:
-    """Raise InvalidInput for a `FILE("name")` in a request that cannot bring files."""
+    """Raise FilesNeeded for a `FILE("name")` in a request that cannot bring files."""
     for parsed in batch:
         for placeholder in find_placeholders(parsed.statement):
-            raise located(InvalidInput, _NEEDS_FORM, placeholder.node)
+            raise located(FilesNeeded, _NEEDS_FORM, placeholder.node)
 
 
 def file_statement(batch: Sequence[Parsed], parts: Collection[str]) -> FileStatement | None:
