@@ -73,7 +73,7 @@ class TypeRules:
             return any(self.allows(mime) for mime in sniffed.types)
         if sniffed.types[0] == TEXT and _TEXTUAL.fullmatch(declared):
             return True
-            return not declared.startswith("text/") and declared not in _with_signature()
+        return not declared.startswith("text/") and declared not in _with_signature()
 
 
 def declared_type(header: str) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -84,7 +83,7 @@ def staged_handles(server: RunningServer) -> int:
     count = 0
     for link in Path(f"/proc/{server.process.pid}/fd").iterdir():
         try:
-            target = os.readlink(link)
+            target = str(link.readlink())
         except FileNotFoundError:
             continue
         count += f"{server.data}/tmp/" in target

@@ -91,7 +91,8 @@ def test_the_good_form_is_good(strict: RunningServer) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        b"../../etc/passwd", b"..", b".", b"/etc/passwd", b"a/b", b"a\\b", b"..\\..\\x", b"a\x00.txt", b"a\x07", b"\x7f",
+        b"../../etc/passwd", b"..", b".", b"/etc/passwd", b"a/b", b"a\\b", b"..\\..\\x", b"a\x00.txt", b"a\x07",
+        b"\x7f",
         b"n" * 4_000, b"n" * 256, "evil\u202egnp.exe".encode(), "a\u2066b".encode(), b"\xff\xfe", b"  ", b"a\xc2\x85b",
         "\u00e4".encode() * 1_500, "a\u2028b".encode(),
     ],
@@ -224,7 +225,7 @@ def test_a_failing_statement(user: FileUser) -> None:
         b"INSERT INTO app.docs (id, f) VALUES (NULL, FILE('a'))",
         b"INSERT INTO app.no VALUES (FILE('a'))",
         b"x FILE('a')",
-    ):  # noqa: E501
+    ):
         assert post(user, text(b"sql", sql), part()).status_code in {400, 404}
 
 

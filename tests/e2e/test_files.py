@@ -168,18 +168,22 @@ def test_a_text_makes_no_reference(people: dict[str, FileUser], server: RunningS
     assert carl.upload("INSERT INTO app.shared VALUES ('1', FILE('f'), NULL)", {"f": ("a", b"x")}).status_code == 200
     ((own,),) = alice.rows("SELECT attachment::TEXT FROM app.docs")
     ((shared,),) = carl.rows("SELECT a::TEXT FROM app.shared")
+    put = "INSERT INTO app.docs (id, attachment) VALUES"
+    replacing = "ON CONFLICT (id) DO UPDATE SET attachment = EXCLUDED.attachment"
+    again = "DELETE FROM app.shared WHERE true; INSERT INTO app.shared (id, a) VALUES ('1', $1)"
+    twice = "UPDATE app.docs SET attachment = NULL WHERE true; UPDATE app.docs SET attachment = $1 WHERE true"
     refused = [
         (bob, "INSERT INTO app.docs (id, attachment) VALUES ('b', $1)", [own]),
         (bob, "INSERT INTO app.docs (id, attachment) VALUES ('b', $1)", [shared]),
         (alice, "INSERT INTO app.docs (id, attachment) VALUES ('b', $1)", [own]),
         (alice, "INSERT INTO app.docs (id, attachment) SELECT 'b', attachment FROM app.docs", None),
-        (alice, "INSERT INTO app.docs (id, attachment) VALUES ('d2', $1) ON CONFLICT (id) DO UPDATE SET attachment = EXCLUDED.attachment", [own]),
+        (alice, f"{put} ('d2', $1) {replacing}", [own]),
         (carl, "UPDATE app.shared SET b = a WHERE true", None),
         (carl, "UPDATE app.shared SET b = $1 WHERE id = '1'", [shared]),
         (carl, "INSERT INTO app.shared (id, a) VALUES ('2', $1)", [shared]),
         (carl, "INSERT INTO app.public (id, a) VALUES ('2', $1)", [shared]),
         (carl, "INSERT INTO app.events (id, a) VALUES ('2', $1)", [shared]),
-        (carl, "BEGIN; DELETE FROM app.shared WHERE true; INSERT INTO app.shared (id, a) VALUES ('1', $1); COMMIT", [shared]),
+        (carl, f"BEGIN; {again}; COMMIT", [shared]),
         (carl, "ALTER TABLE app.shared ADD COLUMN c FILE DEFAULT $1", None),
     ]  # fmt: skip
     for user, sql, params in refused * 2:  # the second time the statements are hot
@@ -194,8 +198,8 @@ def test_a_text_makes_no_reference(people: dict[str, FileUser], server: RunningS
     taken = [
         (alice, "UPDATE app.docs SET attachment = $1 WHERE id = 'd1'", [own]),
         (alice, "UPDATE app.docs SET attachment = attachment, note = 'n' WHERE true", None),
-        (alice, "INSERT INTO app.docs (id, attachment) VALUES ('d1', $1) ON CONFLICT (id) DO UPDATE SET note = 'm', attachment = EXCLUDED.attachment", [own]),
-        (alice, "BEGIN; UPDATE app.docs SET attachment = NULL WHERE true; UPDATE app.docs SET attachment = $1 WHERE true; COMMIT", [own]),
+        (alice, f"{put} ('d1', $1) {replacing}, note = 'm'", [own]),
+        (alice, f"BEGIN; {twice}; COMMIT", [own]),
         (alice, "BEGIN; UPDATE app.docs SET attachment = NULL WHERE true; ROLLBACK", None),
     ]  # fmt: skip
     for user, sql, params in taken * 2:
@@ -266,7 +270,7 @@ def test_rights(people: dict[str, FileUser], server: RunningServer) -> None:
     server.sql("CREATE SHARED TABLE app.gone (id TEXT PRIMARY KEY, a FILE, b FILE)")
     assert carl.upload(
         "INSERT INTO app.gone VALUES ('1', FILE('a'), FILE('b'))", {"a": ("a", b"a"), "b": ("b", b"b")}
-    ).is_success  # noqa: E501
+    ).is_success
     a, b = carl.ref("SELECT a FROM app.gone"), carl.ref("SELECT b FROM app.gone")
     count = len(stored_files(server.data))
     server.sql("ALTER TABLE app.gone DROP COLUMN b")
@@ -283,7 +287,8 @@ def test_rights(people: dict[str, FileUser], server: RunningServer) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "app/docs/f0001/..%2f1", "app/docs/%2e%2e/1", "app/docs/f0001/..", "app/docs/f0001/a%5cb", "app/docs/f0001/1%00",
+        "app/docs/f0001/..%2f1", "app/docs/%2e%2e/1", "app/docs/f0001/..", "app/docs/f0001/a%5cb",
+        "app/docs/f0001/1%00",
         "app/docs/f0001", "app/docs/f0001/1/2", "app/docs/f0001/", "%2fetc/passwd/f0001/1", "app/docs/f0001/a..b",
     ],
 )  # fmt: skip
