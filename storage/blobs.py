@@ -66,6 +66,7 @@ class FolderBlobs:
             folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 self._link(staged, folder, target.name)
+                os.fsync(staged)  # its bytes are synced already, its new name is not
                 os.fsync(folder)
             finally:
                 os.close(folder)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.types import Message, Receive
+from starlette.types import Receive
 
 from server.config import Config
 from server.errors import BodyTooLarge, ClientGone, HttpError
@@ -118,13 +118,40 @@ class _Reading:
             raise InvalidInput(f"Invalid multipart payload: {error}") from None
 
     async def run(self, receive: Receive) -> Form:
+        try:
+            async with asyncio.timeout(None) as timer:
+                await self._receive(receive, timer)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            sentence, headers = "The request's body arrives too slowly", {"Connection": "close"}
+            raise HttpError(408, "REQUEST_TIMEOUT", sentence, headers=headers, sql_shape=True) from None
+        if not self._ended:
+            raise InvalidInput("Invalid multipart payload: the last boundary is missing")
+        return Form(self._request(), self._uploads, self._texts_size)
+
+    async def _receive(self, receive: Receive, timer: asyncio.Timeout) -> None:
+        """Take the whole body.
+
+        The timer gives `idle_seconds` for each message (a little less: it is not set anew for every one), and for all
+        of them no more than the slowest rate.
+        """
         limits = self._limits
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        now = asyncio.get_running_loop().time
+        latest = now() + limits.idle_seconds
         size = 0
+        due = 0.0
         more = True
         while more:
-            message = await self._next(receive, started, size)
+            wanted = now() + limits.idle_seconds
+            if limits.min_rate:
+                wanted = min(wanted, latest + size / limits.min_rate)
+            if wanted - due > limits.idle_seconds / 16:
+                due = wanted
+                timer.reschedule(due)
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
             data: bytes = message.get("body", b"")
             more = message.get("more_body", False)
             size += len(data)
@@ -134,28 +161,10 @@ class _Reading:
                 self._parser.write(data)
             except FormParserError as error:
                 raise InvalidInput(f"Invalid multipart payload: {error}") from None
-            await self._settle()
-        if not self._ended:
-            raise InvalidInput("Invalid multipart payload: the last boundary is missing")
-        return Form(self._request(), self._uploads, self._texts_size)
-
-    async def _next(self, receive: Receive, started: float, size: int) -> Message:
-        """The next message: it may take `idle_seconds`, and all of them together no longer than the slowest rate."""
-        limits = self._limits
-        wait = limits.idle_seconds
-        if limits.min_rate:
-            due = started + limits.idle_seconds + size / limits.min_rate
-            wait = min(wait, max(due - asyncio.get_running_loop().time(), 0.0))
-        try:
-            async with asyncio.timeout(wait):
-                message = await receive()
-        except TimeoutError:
-            message_text = "The request's body arrives too slowly"
-            headers = {"Connection": "close"}
-            raise HttpError(408, "REQUEST_TIMEOUT", message_text, headers=headers, sql_shape=True) from None
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        return message
+            if self._finished or (self._file is not None and self._file.pending >= BLOCK):
+                timer.reschedule(None)  # the disk may take its time
+                due = 0.0
+                await self._settle()
 
     async def _settle(self) -> None:
         """Write what has come of files."""
@@ -227,7 +236,7 @@ class _Reading:
         self.staged.append(self._file)
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        piece = data[start:end] if end - start < len(data) else data
+        piece = memoryview(data)[start:end]
         if self._file is not None:
             self._file.feed(piece, self._budget)
             return
