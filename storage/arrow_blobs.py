@@ -19,6 +19,8 @@ def store_of(uri: str) -> ArrowBlobs | Path:
         system, base = fs.FileSystem.from_uri(uri)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise BlobError(f"'{uri}' names no place for files: {error}") from error
+    if not base.strip("/"):
+        raise BlobError(f"'{uri}' names no place for files: it has no path")
     return Path(base) if isinstance(system, fs.LocalFileSystem) else ArrowBlobs(system, base)
 
 
