@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -57,16 +58,24 @@ class FolderBlobs:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._folders = threading.Lock()
+        """Held while a file gets its name and while empty folders go, so that no folder goes in between."""
 
     def put(self, staged: int, path: str) -> None:
         """See BlobStore."""
         target = self._root / path
         try:
-            self._make(target.parent)
-            folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with self._folders:
+                self._make(target.parent)
+                folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    copied = self._link(staged, folder, target.name)
+                except BaseException:
+                    os.close(folder)
+                    raise
             try:
-                self._link(staged, folder, target.name)
-                os.fsync(staged)  # its bytes are synced already, its new name is not
+                if not copied:
+                    os.fsync(staged)  # its bytes are synced already, its new name is not
                 os.fsync(folder)
             finally:
                 os.close(folder)
@@ -74,22 +83,25 @@ class FolderBlobs:
             raise BlobError(f"a file could not be stored: {error.strerror or error}") from error
 
     @staticmethod
-    def _link(staged: int, folder: int, name: str) -> None:
-        """Give the staged file its name; copy it when it lies on another file system."""
+    def _link(staged: int, folder: int, name: str) -> bool:
+        """Give the staged file its name; copy it, synced, when it lies on another file system, and say so."""
         try:
             link_staged(staged, folder, name)
         except OSError as error:
             if error.errno not in {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP}:
                 raise
-            copy = os.open(f"/proc/self/fd/{folder}", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            try:
-                offset = 0
-                while count := os.sendfile(copy, staged, offset, COPY_BYTES):
-                    offset += count
-                os.fsync(copy)
-                link_staged(copy, folder, name)
-            finally:
-                os.close(copy)
+        else:
+            return False
+        copy = os.open(f"/proc/self/fd/{folder}", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            offset = 0
+            while count := os.sendfile(copy, staged, offset, COPY_BYTES):
+                offset += count
+            link_staged(copy, folder, name)
+            os.fsync(copy)
+        finally:
+            os.close(copy)
+        return True
 
     def _make(self, folder: Path) -> None:
         """Make a folder, and every new entry on the way to it durable."""
@@ -114,8 +126,9 @@ class FolderBlobs:
         target = self._root / path
         try:
             target.unlink(missing_ok=True)
-            for folder in list(target.parents)[:2]:
-                folder.rmdir()
+            with self._folders:
+                for folder in list(target.parents)[:2]:
+                    folder.rmdir()
         except OSError as error:
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR}:
                 raise BlobError(f"a file could not be deleted: {error.strerror or error}") from error

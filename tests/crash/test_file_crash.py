@@ -133,8 +133,7 @@ class Uploader:
         """Hold what the server has against what it acknowledged."""
         if self.open is not None:
             number, content, stays = self.open
-            after = (found[number] == content) if number in found else not stays
-            self.settle(took=after and (number in found or not stays))
+            self.settle(took=(number in found) == stays and found.get(number) == content)
         assert found == self.rows
 
 
