@@ -147,17 +147,18 @@ def test_interleaved_claims_and_acks(topics: Topics, six: str) -> None:
     assert (batch.offsets, batch.counts) == ([2, 3, 5], [2, 2, 1])
 
 
-def test_a_connection_that_holds_no_claim_acknowledges_all(topics: Topics, six: str) -> None:
-    """It belongs to a client that opens one for each request, as those of the reference may."""
-    topics.consume(six, "g", limit=3, consumer_id="a")
-    other = Topics(topics.server)
+def test_one_who_holds_no_claim_acknowledges_the_one_that_the_offset_lies_in(topics: Topics, six: str) -> None:
+    topics.consume(six, "g", limit=2, consumer_id="a")
+    topics.consume(six, "g", limit=2, consumer_id="b")
+    stranger = Topics(topics.server)
     try:
-        assert other.ack(six, "g", 4) == 4
+        assert stranger.ack(six, "g", 3) == 3
     finally:
-        other.close()
-    assert topics.committed(six, "g") == {0: 4}
-    topics.ack(six, "g", None, consumer_id="a", release=True)
-    assert topics.consume(six, "g").offsets == [5]
+        stranger.close()
+    for consumer in ("a", "b"):
+        topics.ack(six, "g", None, consumer_id=consumer, release=True)
+    batch = topics.consume(six, "g")
+    assert (batch.offsets, batch.counts) == ([0, 1, 4, 5], [2, 2, 1, 1])
 
 
 def test_a_client_with_a_connection_for_each_request(topics: Topics, six: str) -> None:
