@@ -92,7 +92,9 @@ class World:
         return [json.loads(message.payload) for message in await self.messages(topic)]
 
     async def ack(self, topic: str, upto: int, holder: str = "=a", partition: int = 0) -> int:
-        return await self.hub.acknowledge("app", topic, "g", partition, upto, holder, back=False)
+        return await self.hub.acknowledge(
+            "app", topic, "g", partition, upto, holder, back=False, is_gone=lambda other: False
+        )
 
 
 def request(topic: str, **more: Any) -> ConsumeRequest:
