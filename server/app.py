@@ -18,6 +18,7 @@ from server.active import ActiveRequests
 from server.errors import HttpError
 from server.middleware.gate import Gate
 from server.routes import openapi
+from server.routes.files import FilesRoute
 from server.routes.health import HealthRoutes
 from server.routes.ingest import IngestRoute
 from server.routes.sql import SqlEndpoint
@@ -52,6 +53,7 @@ def own_routes(state: AppState, active: ActiveRequests) -> list[Route]:
     """Return the routes of this room but the hot ones, which the gate knows."""
     return [
         Route(INGEST_PATH, IngestRoute(state, active).ingest, methods=["POST"]),
+        *FilesRoute(state).routes(),
         *HealthRoutes(state).routes(),
         *openapi.routes(),
     ]

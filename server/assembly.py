@@ -35,7 +35,9 @@ from sql.live.settings import LiveSettings
 from sql.rendering import BigintMode
 from sql.topics.settings import TopicSettings
 from sql.users import PasswordSettings
+from storage.blobs import open_blobs
 from storage.engine import StorageEngine
+from storage.file_store import FileStore
 from storage.options import StorageOptions
 from storage.seams import SYSTEM_CLOCK
 
@@ -134,6 +136,13 @@ def stats_of(engine: StorageEngine, started: float) -> dict[str, str]:
     return figures | {f"storage_{name}": str(value) for name, value in msgspec.structs.asdict(engine.stats()).items()}
 
 
+def open_files(config: Config, engine: StorageEngine, folder: Path) -> FileStore:
+    """Open the place for files that the configuration names. Raises BlobError."""
+    return FileStore(
+        engine, open_blobs(config.files.storage, folder / "files"), per_folder=config.files.max_files_per_folder
+    )
+
+
 @asynccontextmanager
 async def assemble(config: Config, engine: StorageEngine, folder: Path) -> AsyncIterator[Assembly]:
     """Make everything above the engine; on the way out it is closed, the engine stays open."""
@@ -156,8 +165,11 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
 
         def figures() -> dict[str, str]:
             counts = {"active_connections": limits.open, "active_connections_peak": limits.open_peak, **live.figures()}
+            counts |= {f"files_{name}": value for name, value in msgspec.structs.asdict(files.stats()).items()}
             return stats_of(engine, started) | {name: str(value) for name, value in counts.items()}
 
+        files = open_files(config, engine, folder)
+        stack.callback(files.close)
         database = Database(
             engine,
             sql_limits(config),
@@ -171,6 +183,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             topics=topic_settings(config),
             ws_url=urls.of_current,
             last_heard=last_heard,
+            files=files,
         )
         stack.callback(database.close)
         upgrades = Upgrades(config.security, context.cookies)
@@ -186,6 +199,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             database.scope,
         )
         live.start()
+        files.start()
         stack.push_async_callback(live.close)
         watch.on_change = live.accounts_changed
         state = AppState(

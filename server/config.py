@@ -83,6 +83,34 @@ class LimitsSection(msgspec.Struct, frozen=True):
     ] = MIB
 
 
+class FilesSection(msgspec.Struct, frozen=True):
+    """Files in columns: what may be uploaded, and where it is stored."""
+
+    storage: Annotated[
+        str,
+        Meta(description="Where files lie: a URI such as s3://bucket/path; empty: the folder files of the data folder"),
+    ] = ""
+    max_size_bytes: Annotated[int, Meta(ge=1, description="Largest file")] = 25 * MIB
+    max_files_per_request: Annotated[int, Meta(ge=0, description="Most files of a request; 0 refuses all")] = 20
+    max_request_bytes: Annotated[int, Meta(ge=1, description="Most bytes of all files of a request together")] = (
+        100 * MIB
+    )
+    max_files_per_folder: Annotated[int, Meta(ge=1, description="Files of a table that share a folder")] = 5_000
+    allowed_mime_types: Annotated[
+        tuple[str, ...], Meta(description="Types that may be uploaded, such as application/pdf or image/*; empty: any")
+    ] = ()
+    min_upload_bytes_per_second: Annotated[
+        int, Meta(ge=0, description="Slowest upload, on average from performance.request_timeout on; 0: no limit")
+    ] = 1024
+
+    def __post_init__(self) -> None:
+        """Types are compared in small letters, whole or up to the slash."""
+        for pattern in self.allowed_mime_types:
+            kind, slash, subtype = pattern.partition("/")
+            if not (kind and slash and subtype) or pattern != pattern.lower() or "*" in kind or "*" in subtype[:-1]:
+                raise ValueError(f"key 'allowed_mime_types': '{pattern}' is no type such as image/png or image/*")
+
+
 class LoggingSection(msgspec.Struct, frozen=True):
     """What the server writes to standard error."""
 
@@ -385,6 +413,7 @@ class Config(msgspec.Struct, frozen=True):
     retention: RetentionSection = msgspec.field(default_factory=RetentionSection)
     stream: StreamSection = msgspec.field(default_factory=StreamSection)
     limits: LimitsSection = msgspec.field(default_factory=LimitsSection)
+    files: FilesSection = msgspec.field(default_factory=FilesSection)
     logging: LoggingSection = msgspec.field(default_factory=LoggingSection)
     performance: PerformanceSection = msgspec.field(default_factory=PerformanceSection)
     rate_limit: RateLimitSection = msgspec.field(default_factory=RateLimitSection)

@@ -50,6 +50,7 @@ def _serve(config: Config, folder: Path, listener: socket.socket) -> int:
     from server.assembly import storage_options
     from server.auth.secret import SecretRefused
     from sql.passwords import WeakPassword
+    from storage.blobs import BlobError
     from storage.engine import StorageEngine
     from storage.errors import StorageError
 
@@ -62,6 +63,8 @@ def _serve(config: Config, folder: Path, listener: socket.socket) -> int:
             return runner.run(_run(config, engine, folder, listener))
     except SecretRefused as error:
         return _say(str(error), 2)
+    except BlobError as error:
+        return _say(f"section [files], key 'storage': {error}", 2)
     except WeakPassword as error:
         return _say(f"section [auth], key 'root_password': {error.message}", 2)
     finally:

@@ -5,16 +5,19 @@ The real things are put together in `server/assembly.py`; tests put fakes in the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from server.exchange import Exchange
+from sql.files.downloads import FileRequest, StoredFile
+from sql.files.references import UploadedFile
 from sql.identity import Identity
 from sql.results import ResultColumn, StatementResult
 from sql.topics.messages import Batch, ConsumeRequest
 from sql.topics.settings import TopicSettings
+from storage.blobs import BlobReader
 from storage.seams import Clock, SystemClock
 from storage.topic_groups import IsGone
 from storage.topic_writes import Placed, Produced
@@ -87,6 +90,19 @@ class Database(Protocol):
         self, sql: str, params: list[object] | None, namespace: str | None, identity: Identity
     ) -> ResultStream:
         """Run all statements of a request and stream the rows of the last; raises SqlError."""
+
+    async def execute_with_files(
+        self,
+        sql: str,
+        params: list[object] | None,
+        namespace: str | None,
+        identity: Identity,
+        uploads: Mapping[str, UploadedFile],
+    ) -> list[StatementResult]:
+        """Run a request that brings files, by the name of their part; raises SqlError."""
+
+    async def open_file(self, request: FileRequest, identity: Identity) -> tuple[StoredFile, BlobReader]:
+        """The file that a download names, if the caller may read it, and its bytes; raises SqlError."""
 
     async def ingest(self, namespace: str, table: str, file: Path, content_type: str, identity: Identity) -> int:
         """Insert all rows of a file into a table, or none; returns how many. Raises SqlError."""

@@ -20,7 +20,10 @@ import pyarrow as pa
 from sql.bulk import insert_file
 from sql.diagnostics import shown_in
 from sql.duck import DuckOptions, DuckPool
-from sql.errors import InvalidSql, QueryTimeout, StorageUnavailable
+from sql.errors import InvalidSql, QueryTimeout, StorageUnavailable, Unsupported
+from sql.files.downloads import FileRequest, StoredFile, find_file, open_bytes
+from sql.files.references import UploadedFile
+from sql.files.upload import run_with_files
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.identity import Identity
@@ -41,7 +44,9 @@ from sql.topics.router import SqlRouter
 from sql.topics.settings import TopicSettings
 from sql.users import PasswordSettings
 from sql.workers import CLOSING, THREADS, Cancelled, Control, Workers
+from storage.blobs import BlobReader
 from storage.engine import StorageEngine
+from storage.file_store import FileStore
 
 DEFAULT_NAMESPACE = "default"
 _READS = (Query, Show, Describe)
@@ -85,6 +90,7 @@ class Database:
         topics: TopicSettings | None = None,
         ws_url: Callable[[], str] = str,
         last_heard: Callable[[str], int | None] = lambda connection_id: None,
+        files: FileStore | None = None,
     ) -> None:
         self.limits = limits or SqlLimits()
         self._ws_url = ws_url
@@ -111,6 +117,7 @@ class Database:
             passwords or PasswordSettings(),
             bigint=bigint,
         )
+        self._services.files = files
         self._hot = HotStatements(self._services, bigint)
         self._workers = Workers(self.limits.workers, self.limits.max_waiting)
         self.live = LiveHub(self._services, self._workers, live or LiveSettings(snapshot_folder=temp_folder))
@@ -165,6 +172,36 @@ class Database:
             return results
 
         return await self._workers.run(run, control)
+
+    async def execute_with_files(
+        self,
+        sql: str,
+        params: Sequence[object] | None,
+        namespace: str | None,
+        identity: Identity,
+        uploads: Mapping[str, UploadedFile],
+    ) -> list[StatementResult]:
+        """Run a request that brings files, by the name of their part. Raises SqlError; then no file is kept."""
+        store = self._services.files
+        if store is None:
+            raise Unsupported("This server has no place for files.")
+        control = Control(self.limits.stream_timeout)
+        context = context_of(identity, self.scope(namespace), params or (), control, self._ws_url())
+
+        def run() -> list[StatementResult]:
+            with shown_in(sql):
+                return run_with_files(self._services, store, sql, context, uploads)
+
+        return await self._workers.run(run, control)
+
+    async def open_file(self, request: FileRequest, identity: Identity) -> tuple[StoredFile, BlobReader]:
+        """The file that a download names, if the caller may read it, and its bytes: close them. Raises SqlError."""
+
+        def run() -> tuple[StoredFile, BlobReader]:
+            file = find_file(self._services, request, identity)
+            return file, open_bytes(self._services, file)
+
+        return await asyncio.to_thread(run)
 
     def scope(self, namespace: str | None) -> str:
         """The request's namespace: as SQL folds names, capitals mean small letters unless there is one so spelt."""

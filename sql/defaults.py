@@ -121,6 +121,8 @@ def fitting_generator(expression: exp.Expr, column_type: ColumnType) -> Default 
 
 def compile_default(expression: exp.Expr, column: str, column_type: ColumnType) -> Default:
     """Check a DEFAULT expression against its column; raises ExecutionError that names the column."""
+    if column_type.kind is Kind.FILE and not isinstance(expression, exp.Null):
+        raise ExecutionError(f"Invalid operation: column '{column}' is of type FILE and takes no DEFAULT but NULL")
     default = compile_generator(expression, column_type)
     if default is not None:
         return default

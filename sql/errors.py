@@ -19,6 +19,13 @@ SqlError                     code, status
 ├── ResultTooLarge           RESULT_TOO_LARGE 400
 ├── Overloaded               SERVER_OVERLOADED 503
 ├── ClusterUnavailable       CLUSTER_UNAVAILABLE 503 (CLUSTER … statements: there is one node)
+├── FileTooLarge             FILE_TOO_LARGE 413
+├── TooManyFiles             TOO_MANY_FILES 400
+├── InvalidMimeType          INVALID_MIME_TYPE 415
+├── MissingFile              MISSING_FILE 400 (a placeholder without its part)
+├── ExtraFile                EXTRA_FILE 400 (a part without its placeholder)
+├── DigestMismatch           DIGEST_MISMATCH 400
+├── FileNotFound             FILE_NOT_FOUND 404
 ├── StorageFullError         STORAGE_FULL 507
 └── StorageUnavailable       STORAGE_UNAVAILABLE 503 (I/O error, reopening or shutting down)
 """
@@ -68,6 +75,10 @@ class InvalidInput(SqlError):
     """The request itself is malformed."""
 
     code = "INVALID_INPUT"
+
+
+class FilesNeeded(InvalidInput):
+    """The statement has FILE placeholders, and the request brought no files."""
 
 
 class InvalidParameter(SqlError):
@@ -165,6 +176,51 @@ class ClusterUnavailable(SqlError):
 
     code = "CLUSTER_UNAVAILABLE"
     status = 503
+
+
+class FileTooLarge(SqlError):
+    """A file, or all files of a request together, are larger than allowed."""
+
+    code = "FILE_TOO_LARGE"
+    status = 413
+
+
+class TooManyFiles(SqlError):
+    """More files than a request may have."""
+
+    code = "TOO_MANY_FILES"
+
+
+class InvalidMimeType(SqlError):
+    """A file is, or says that it is, of a type that is not allowed."""
+
+    code = "INVALID_MIME_TYPE"
+    status = 415
+
+
+class MissingFile(SqlError):
+    """A FILE placeholder has no part."""
+
+    code = "MISSING_FILE"
+
+
+class ExtraFile(SqlError):
+    """A part has no FILE placeholder."""
+
+    code = "EXTRA_FILE"
+
+
+class DigestMismatch(SqlError):
+    """A file is not the one whose digest the client sent."""
+
+    code = "DIGEST_MISMATCH"
+
+
+class FileNotFound(SqlError):
+    """No such file, or none that the caller may read."""
+
+    code = "FILE_NOT_FOUND"
+    status = 404
 
 
 class StorageFullError(SqlError):

@@ -189,7 +189,7 @@ def plan_insert(ast: exp.Insert, binding: Binding) -> InsertPlan:
     table = resolve_target(table_node, binding.catalog, binding.system, binding.role, binding.namespace, "insert")
     alias = (table_node.alias or table.name).lower()
     default_values = bool(ast.args.get("default"))
-    targets = () if default_values else _targets(target, table)
+    targets = () if default_values else targets_of(target, table)
     values: ValueRows | None = None
     query: QueryPlan | None = None
     source = ast.expression
@@ -208,7 +208,7 @@ def plan_insert(ast: exp.Insert, binding: Binding) -> InsertPlan:
     )  # fmt: skip
 
 
-def _targets(target: exp.Expr, table: TableDef) -> tuple[ColumnDef, ...]:
+def targets_of(target: exp.Expr, table: TableDef) -> tuple[ColumnDef, ...]:
     """The columns that the statement gives values for, in its order."""
     if not isinstance(target, exp.Schema):
         return table.columns

@@ -8,10 +8,20 @@ from sql.statements import Parsed
 
 
 def parse_request(sql: str, parameters: int, *, max_statements: int) -> list[Parsed]:
-    """The statements of a request that brings so many parameters; exactly those must be used.
+    """The statements of a request that brings so many parameters and no files; exactly those must be used.
 
-    Raises InvalidSql, BatchParseError, EmptySql, Unsupported and InvalidParameter.
+    Raises InvalidSql, BatchParseError, EmptySql, Unsupported, InvalidParameter and, for FILE("name"), InvalidInput.
     """
+    batch = parse_statements(sql, parameters, max_statements=max_statements)
+    if "file" in sql.lower():
+        from sql.files.placeholders import refuse_placeholders
+
+        refuse_placeholders(batch)
+    return batch
+
+
+def parse_statements(sql: str, parameters: int, *, max_statements: int) -> list[Parsed]:
+    """The statements of a request that may bring files, as `parse_request`."""
     if "\0" in sql:
         raise InvalidSql("The SQL text contains a NUL character.")
     try:

@@ -14,9 +14,10 @@ import difflib
 from collections.abc import Iterable
 
 from sql.errors import PermissionDenied, TableNotFound
-from sql.identity import Identity, Role, may_read_shared
+from sql.identity import Identity, Role, may_execute_as, may_read_shared
 from sql.system_tables import SYSTEM, SYSTEM_NAMESPACES, SystemTable, SystemTables
-from storage.catalog import Catalog, TableDef
+from storage.catalog import USER_KIND, Catalog, TableDef, UserDef
+from storage.views import ReadView
 
 SHARED_PARTITION = ""
 
@@ -29,6 +30,13 @@ def may_read(role: Role, table: TableDef) -> bool:
 def partition_of(table: TableDef, identity: Identity) -> str:
     """The partition that a caller reads and writes: his own of a USER or STREAM table, the only one of a SHARED one."""
     return identity.user if table.per_user else SHARED_PARTITION
+
+
+def may_impersonate(caller: Identity, user: str, view: ReadView) -> bool:
+    """Whether a caller may act as a user, whose account need not exist: what EXECUTE AS USER asks."""
+    account = view.get_object(USER_KIND, user, UserDef)
+    role = Role.USER if account is None or account.deleted_at is not None else Role(account.role)
+    return may_execute_as(caller, user, role)
 
 
 def readable_tables(role: Role, catalog: Catalog) -> list[TableDef]:

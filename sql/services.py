@@ -29,6 +29,7 @@ from sql.users import PasswordSettings
 from sql.wire import BigintMode
 from sql.workers import Control
 from storage.engine import StorageEngine
+from storage.file_store import FileStore
 from storage.snapshots import Snapshot
 from storage.transaction import Transaction
 from storage.views import ReadView
@@ -116,6 +117,8 @@ class Services:
         self.live: LiveQueries = NoLiveQueries(LiveSettings())
         self.topics: TopicHub
         """Set by `sql.database.Database` before any statement runs."""
+        self.files: FileStore | None = None
+        """Where files are stored; None where there are none."""
         self.live_plans: PlanCache[LivePlan] = PlanCache(limits.plan_cache_entries)
         """Plans of live queries, by `sql.live.binding`."""
         self._queries: PlanCache[QueryPlan] = PlanCache(limits.plan_cache_entries)

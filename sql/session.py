@@ -17,10 +17,10 @@ from typing import TypeVar
 from sql import ddl, users
 from sql.dml import WritePlan
 from sql.errors import ExecutionError, InvalidInput, PermissionDenied, SqlError, Unsupported
-from sql.identity import Identity, Role, may_execute_as
+from sql.identity import Identity, Role
 from sql.live_statements import kill_live_query, subscribe_to
 from sql.results import StatementResult
-from sql.rights import may_read
+from sql.rights import may_impersonate, may_read
 from sql.row_expressions import Evaluation
 from sql.services import Services, StatementContext, running_write
 from sql.statements import (
@@ -64,7 +64,6 @@ from sql.topics import definitions as topic_definitions
 from sql.topics import sources as topic_sources
 from sql.topics import statements as topic_messages
 from sql.write_targets import named_table, refuse_streams
-from storage.catalog import USER_KIND, UserDef
 from storage.errors import DuplicateKey, SchemaChanged, StorageError, WriteConflict
 from storage.transaction import Transaction
 from storage.views import ReadView
@@ -133,11 +132,10 @@ class Session:
 
     def _impersonated(self, statement: ExecuteAs) -> StatementContext:
         """The context of EXECUTE AS USER: the named user with the role `user`, whatever the stored role."""
-        with storage_errors(), self._engine.snapshot(purpose="execute as user") as snapshot:
-            account = snapshot.get_object(USER_KIND, statement.user, UserDef)
-        role = Role.USER if account is None or account.deleted_at is not None else Role(account.role)
         caller = self._context.identity
-        if not may_execute_as(caller, statement.user, role):
+        with storage_errors(), self._engine.snapshot(purpose="execute as user") as snapshot:
+            allowed = may_impersonate(caller, statement.user, snapshot)
+        if not allowed:
             raise PermissionDenied(
                 f"Permission denied: role {caller.role.value} may not execute as user '{statement.user}'"
             )

@@ -21,6 +21,7 @@ from sql.violations import duplicate_violation
 from storage.catalog import TableDef
 from storage.errors import (
     DuplicateKey,
+    FileRefused,
     OffsetOutOfRange,
     PublishFailed,
     QueueFull,
@@ -53,6 +54,11 @@ def translated(error: StorageError, table: TableDef | None = None) -> SqlError:
         return OffsetNotRetained(str(error), partition=error.partition, first=error.first, following=error.following)
     if isinstance(error, PublishFailed):
         return ExecutionError(f"Nothing was written: {error}")
+    if isinstance(error, FileRefused):
+        return ExecutionError(
+            f"Invalid operation: column '{error.column}' is of type FILE: it takes NULL, FILE('part') with an upload, "
+            "or the reference that the same row holds in it already"
+        )
     if isinstance(error, StorageFull):
         return StorageFullError(f"The storage is full: {error}. Nothing of this request's change was kept.")
     if isinstance(error, QueueFull):

@@ -12,6 +12,7 @@ What is checked
 - times: ascends in both columns; every commit that added rows to a STREAM table stands there under its time (unless it
   was pruned), no other one does, and every live row of a STREAM table has a time.
 - topics, offsets: see `storage.check_topics`.
+- files: the records of files count just the FILE cells of live rows (`storage.check_files`).
 - commits: checksums, order, no overlap; added rows exist in rows or history, superseded ones are dead by what the
   commit says; every stored row of the retained log was added by a commit.
 
@@ -30,6 +31,7 @@ import numpy as np
 from storage.batches import Seqs
 from storage.catalog import Catalog, NamespaceDef, TableDef
 from storage.changes import PartitionRecord, decode_commit
+from storage.check_files import check_files
 from storage.check_rows import PartitionCheck, Walked, entries_under
 from storage.check_times import TimesCheck
 from storage.check_topics import TopicsCheck
@@ -124,6 +126,8 @@ class _Check:
         self._covered()
         self._times()
         TopicsCheck(self.reader, self.catalog, self.dropped, self.walked, self.report).run()
+        for problem in check_files(self.reader, self.catalog):
+            self.report(*problem)
         return self.problems[:LIMIT]
 
     def report(self, structure: str, place: str, message: str) -> None:

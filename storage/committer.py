@@ -236,6 +236,7 @@ class Committer:
             submission.error = submission.result = None
             try:
                 submission.result = submission.work(wtxn)
+                wtxn.end_work()
             except lmdb.Error:
                 raise
             except BaseException as error:  # noqa: BLE001 - a work may fail in any way; the writer must live on

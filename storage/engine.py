@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +60,8 @@ class StorageEngine:
         self.router: Router = NoRouter()
         """Decides which changes become messages of topics; the SQL room sets its own before anything is written."""
         self.signals = TopicSignals()
+        self.files_left = threading.Event()
+        """Set by a commit after which no row refers to some stored file any more (`storage.file_store`)."""
         self._committer = Committer(
             self._environment,
             self._registry,
@@ -218,6 +221,8 @@ class StorageEngine:
 
     def _on_commit(self, wtxn: WriteTransaction, state: Committed) -> None:
         self._state = state
+        if wtxn.files.leaves_files:
+            self.files_left.set()
         flusher = wtxn.flusher
         if flusher.record is not None:
             batches = {key: done.batches for key, done in flusher.written.items()}

@@ -15,7 +15,8 @@ keys        table, partition, index, encoded key           `_seq` of the current
 commits     first `_seq` of the commit                     the commit record (`storage.changes`)
 times       commit time in microseconds, u64 big-endian    last `_seq` of the commit, u64 big-endian: only commits that
                                                            add rows to STREAM tables (`storage.expiry`)
-topics, offsets, state                                     of later issues; created empty
+state       kind, table, file id                           what is known of stored files (`storage.file_records`)
+topics, offsets                                            of later issues; created empty
 ==========  =============================================  ======================================================
 
 The map

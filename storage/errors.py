@@ -15,6 +15,7 @@ StorageError
 ├── UnknownTopic           no topic of that name
 ├── UnknownPartition       the topic has no partition of that number
 ├── OffsetOutOfRange       an offset is not in the topic's partition (any more); names the first and the next one
+├── FileRefused            a FILE cell would refer to a file that was not uploaded for it
 └── LogTruncated           the feed was asked for commits that retention removed
 """
 
@@ -59,6 +60,14 @@ class WriteConflict(StorageError):
 
 class SchemaChanged(StorageError):
     """The table was altered or dropped after the mutation was planned."""
+
+
+class FileRefused(StorageError):
+    """A FILE cell would get a reference that no upload of the same table and user has made for it."""
+
+    def __init__(self, column: str) -> None:
+        super().__init__(f"column '{column}' would refer to a file that was not uploaded for it")
+        self.column = column
 
 
 class LogTruncated(StorageError):

@@ -237,7 +237,7 @@ def claim(wtxn: WriteTransaction, topic: TopicDef, request: ClaimRequest) -> Cla
         ready = ready[turn:] + ready[:turn]
         ready.sort(key=lambda place: held_by_others(place.state, wish_of(request, now, 1)))
     states = {place.partition: place for place in places}
-    while ready and hand.left:
+    while ready and hand.left > 0:
         share = max(1, hand.left // len(ready))
         following = []
         for place in ready:
@@ -289,7 +289,7 @@ class _Hand:
             state, fresh = claim_fresh(state, last, wish)
             taken = [fresh]
         self._taken.setdefault(number, []).extend(taken)
-        self.left -= sum(claim.messages for claim in taken)
+        self.left = max(self.left - sum(claim.messages for claim in taken), 0)
         return place._replace(state=state, is_changed=True)
 
     def merged(self) -> list[Claimed]:
@@ -387,8 +387,8 @@ def acknowledge_upto(
     upto: int | None,
     holder: str,
     *,
-    back: bool,
-    is_gone: IsGone,
+    back: bool = False,
+    is_gone: IsGone = lambda holder: False,
 ) -> int:
     """Acknowledge offsets up to `upto` (None: nothing), give the holder's other claims back with `back`.
 

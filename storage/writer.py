@@ -20,6 +20,8 @@ import pyarrow as pa
 from storage.catalog import Catalog, NamespaceDef, TableDef
 from storage.environment import Databases, Txn
 from storage.errors import SchemaChanged, StorageCorrupt, WriteConflict
+from storage.file_records import StagedFiles
+from storage.file_references import file_columns, note_definitions, note_references
 from storage.flushing import Flusher
 from storage.keys import index_key_prefix
 from storage.layout import Index, TableLayout, layout_of
@@ -97,6 +99,7 @@ class WriteTransaction(StagedView):
         self.flusher = Flusher(Publisher(router, next_seq, now_us))
         self.topics = StagedTopics(lambda: self.reader)
         self.topic_news: TopicNews | None = None
+        self.files = StagedFiles(lambda: self.reader)
         self.bind(txn, reader)
 
     def bind(self, txn: Txn, reader: Reader) -> None:
@@ -135,23 +138,33 @@ class WriteTransaction(StagedView):
         self.topics.begin_work()
         self._work_seq = self._next_seq
         self._work_objects = self._objects.mark()
+        self.files.begin_work()
+
+    def end_work(self) -> None:
+        """The work has run: check and count the files that its rows refer to. Raises FileRefused."""
+        note_references(self.files, self, self._undo)
+        before = self._work_objects[1] or self._base.catalog
+        if self.catalog is not before:
+            note_definitions(self.files, before, self.catalog)
 
     def undo_work(self) -> None:
         """The work failed: forget what it staged."""
         self._undo.roll_back(self._overlay)
         self.topics.undo_work()
         self._objects.roll_back(self._work_objects)
+        self.files.undo_work()
         self._next_seq = self._work_seq
         self._mark += 1
 
     def changed(self) -> bool:
         """Whether anything was staged or written."""
-        return bool(
-            self._next_seq > self._first_seq or self._objects.staged or self.flusher.touched or self.topics.changed
-        )
+        staged = self._next_seq > self._first_seq or self._objects.staged or self.files.changed
+        return bool(staged or self.flusher.touched or self.topics.changed)
 
     def flush(self, *, last: bool = True) -> None:
         """Write what is staged into the LMDB transaction; `last` writes the commit record and the meta data too."""
+        if not last:
+            self.end_work()
         self.flusher.write_staged(self.txn, self.reader, self.catalog, self._overlay, self._partitions.values())
         if not last:
             self._overlay.clear()
@@ -164,6 +177,7 @@ class WriteTransaction(StagedView):
         )
         if self._next_seq == self._first_seq and any(kind[0] != "_" for kind, _ in self._objects.staged):
             self._next_seq += 1
+        self.files.write(self.txn, self.dbs)
         self.flusher.write_commit(
             self.txn,
             self.reader,
@@ -243,7 +257,7 @@ class WriteTransaction(StagedView):
 
     def insert(self, table: TableDef, partition: str, rows: pa.Table) -> tuple[int, int]:
         """Stage rows (all columns by name); straight into LMDB in direct mode. Raises DuplicateKey."""
-        if not self.direct or rows.num_rows < 256:
+        if not self.direct or rows.num_rows < 256 or file_columns(table):
             return super().insert(table, partition, rows)
         table = self.expect_schema(table)
         self.flush(last=False)

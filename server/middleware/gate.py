@@ -39,6 +39,7 @@ from server.websocket.exchange import UpgradeExchange
 
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _INGEST_PREFIX = "/v1/api/ingest/"
+_SQL_PATH = "/v1/api/sql"
 _CLIENT_CLOSED = 499
 _SWITCHED = 101
 
@@ -163,9 +164,12 @@ class Gate:
 
     def _limit_body(self, exchange: Exchange, receive: Receive) -> Receive:
         """Refuse a body that announces to be too large; count one that does not say."""
-        length = exchange.headers.get(b"content-length")
-        if length is None and b"transfer-encoding" not in exchange.headers:
+        headers = exchange.headers
+        length = headers.get(b"content-length")
+        if length is None and b"transfer-encoding" not in headers:
             return receive
+        if exchange.scope["path"] == _SQL_PATH and headers.get(b"content-type", b"")[:10].lower() == b"multipart/":
+            return receive  # may bring files: `server/routes/multipart.py` has limits of its own for each part
         maximum = self._max_ingest if exchange.scope["path"].startswith(_INGEST_PREFIX) else self._max_body
         if length is None:
             return counting(receive, maximum)

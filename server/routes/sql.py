@@ -19,10 +19,11 @@ from server.exchange import Exchange
 from server.logging import log_slow_sql
 from server.middleware.errors import JSON
 from server.negotiation import ResultFormat, choose_format
+from server.routes.multipart import FormLimits, receive_form
 from server.routes.streaming import send_stream
 from server.state import AppState
 from server.wire import SqlRequest
-from sql.errors import InvalidInput, InvalidParameter, InvalidSql
+from sql.errors import FilesNeeded, InvalidInput, InvalidParameter, InvalidSql, MissingFile
 from sql.identity import Identity
 from sql.rendering import BigintMode, encode_success
 from sql.results import StatementResult
@@ -31,6 +32,8 @@ _ROWS_ON_THE_LOOP = 5_000
 """Larger results are written as JSON in a thread, so that other requests go on meanwhile."""
 
 _HEADERS = [JSON]
+
+MULTIPART = b"multipart/form-data"
 
 
 class SqlEndpoint:
@@ -42,6 +45,7 @@ class SqlEndpoint:
         self._authenticate = state.authenticator.authenticate
         self._check_query = state.limits.check_query
         self._active = active
+        self._form_limits = FormLimits(config, state.data_path / "tmp")
         self._timeout = config.performance.request_timeout
         self._max_sql = config.limits.max_sql_bytes
         self._max_parameters = config.execution.max_parameters
@@ -60,12 +64,47 @@ class SqlEndpoint:
         exchange.user = identity.user
         self._check_query(identity.user)
         content_type = headers.get(b"content-type", b"")
+        if not content_type.startswith(b"application/json"):
+            kind = content_type.partition(b";")[0].strip().lower()
+            if kind == MULTIPART:
+                await self._serve_form(content_type, identity, exchange, receive)
+                return
+            if kind != b"application/json":
+                await read_body(receive, self._timeout)
+                raise InvalidInput("Invalid JSON payload: Content-Type must be application/json or multipart/form-data")
         body = await read_body(receive, self._timeout)
-        if content_type.startswith(b"application/json"):
-            request = self._parse(body)
-        else:
-            request = await self._parse_other(content_type, body)
-        self._check_sizes(request, len(body))
+        await self._serve(self._parse(body), len(body), identity, exchange, receive)
+
+    async def _serve_form(self, content_type: bytes, identity: Identity, exchange: Exchange, receive: Receive) -> None:
+        async with receive_form(receive, content_type, self._form_limits) as form:
+            if not form.files:
+                try:
+                    await self._serve(form.request, form.texts_size, identity, exchange, receive)
+                except FilesNeeded as error:
+                    raise MissingFile(
+                        "There is no part for this FILE placeholder",
+                        line=error.line,
+                        column=error.column,
+                        excerpt=error.excerpt,
+                    ) from None
+                return
+            request = form.request
+            self._check_sizes(request, form.texts_size)
+            self._active.enter(exchange, receive)
+            try:
+                results = await self._database.execute_with_files(
+                    request.sql, request.params, request.namespace_id or None, identity, form.files
+                )
+            finally:
+                self._leave(request, exchange)
+            await exchange.respond(200, _HEADERS, encode_success(results, exchange.took_ms, self._bigint))
+
+    async def _serve(
+        self, request: SqlRequest, size: int, identity: Identity, exchange: Exchange, receive: Receive
+    ) -> None:
+        """Run a request without files; `size` is that of its texts."""
+        headers = exchange.headers
+        self._check_sizes(request, size)
         self._active.enter(exchange, receive)
         try:
             wanted = choose_format(headers.get(b"accept"))
@@ -77,9 +116,12 @@ class SqlEndpoint:
                 )
                 await send_stream(stream, wanted, self._bigint, exchange)
         finally:
-            self._active.leave(exchange)
-            if exchange.took_ms > self._slow_ms:
-                log_slow_sql(request.sql, exchange)
+            self._leave(request, exchange)
+
+    def _leave(self, request: SqlRequest, exchange: Exchange) -> None:
+        self._active.leave(exchange)
+        if exchange.took_ms > self._slow_ms:
+            log_slow_sql(request.sql, exchange)
 
     async def _answer(self, request: SqlRequest, identity: Identity, exchange: Exchange) -> None:
         results = await self._database.execute(request.sql, request.params, request.namespace_id or None, identity)
@@ -97,16 +139,6 @@ class SqlEndpoint:
             raise InvalidInput(f"Invalid JSON payload: {error}") from None
         except RecursionError:
             raise InvalidInput("Invalid JSON payload: it is nested too deeply") from None
-
-    async def _parse_other(self, content_type: bytes, body: bytes) -> SqlRequest:
-        kind = content_type.partition(b";")[0].strip().lower()
-        if kind == b"application/json":
-            return self._parse(body)
-        if kind == b"multipart/form-data":
-            from server.routes.multipart import parse_multipart
-
-            return await parse_multipart(content_type, body)
-        raise InvalidInput("Invalid JSON payload: Content-Type must be application/json or multipart/form-data")
 
     def _check_sizes(self, request: SqlRequest, body_size: int) -> None:
         """Check the limits; a body that is smaller than them as a whole needs no look inside."""

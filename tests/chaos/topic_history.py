@@ -145,13 +145,6 @@ class History:
         with self._lock:
             self.deaths.append(Death(who, self.tick()))
 
-    def settled(self, group: str) -> set[Place]:
-        """What acknowledgements that were answered have covered so far."""
-        with self._lock:
-            deliveries = [each for each in self.deliveries if each.group == group]
-            acks = [each for each in self.acks if each.group == group]
-        return {place for place, ack in covered(deliveries, acks) if ack.answered is not None}
-
 
 def covered(deliveries: Sequence[Delivery], acks: Sequence[Ack]) -> list[tuple[Place, Ack]]:
     """What each acknowledgement of one group covers: what its consumer holds, up to its offset.

@@ -117,7 +117,7 @@ class Producer:
         if answer.status in {0, 503}:  # it may have taken effect
             self.counts["uncertain"] += 1
             self._history.send(messages)
-            threading.Event().wait(0.02)
+            threading.Event().wait(0.1)
             return
         code = answer.body.get("code") or answer.body["error"]["code"]
         if code != "TRANSACTION_CONFLICT":
