@@ -36,6 +36,7 @@ from server.version import version
 from server.wire import (
     ClusterHealth,
     Failure,
+    FileFailure,
     Health,
     HealthDenied,
     IngestSuccess,
@@ -56,6 +57,9 @@ class SqlForm(msgspec.Struct):
     sql: Annotated[str, Meta(description="One or more statements")]
     params: Annotated[str, Meta(description="A JSON array as text")] = ""
     namespace_id: Annotated[str, Meta(description="Namespace of unqualified table names")] = ""
+    file: Annotated[str, Meta(description='A file for each FILE("name") in the SQL, as part `file:name`')] = (
+        msgspec.field(default="", name="file:name")
+    )
 
 
 _SQL_FAILURES = (
@@ -98,7 +102,33 @@ _SQL = (
         bodies=(SqlRequest,), multipart=SqlForm,
         answers=(
             Answer(200, "One result a statement", (SqlSuccess, ResultFormat.NDJSON.value, ResultFormat.ARROW.value)),
-            *_SQL_FAILURES,
+            *(answer for answer in _SQL_FAILURES if answer.status != 413),
+            Answer(413, "The body or a file is too large", (Failure, SqlFailure)),
+            Answer(415, "A file of a type that is not allowed", SqlFailure),
+        ),
+    ),
+    Operation(
+        method="GET", path="/v1/files/{namespace}/{table_name}/{subfolder}/{file_id}", name="download", tag="SQL",
+        bearer=True, summary="Download a file that a live row refers to",
+        description="Ranges and conditional requests as in RFC 9110; the ETag is the SHA-256.",
+        parameters=(
+            Parameter("namespace", "Namespace of the table"), Parameter("table_name", "Name of the table"),
+            Parameter("subfolder", "`sub` of the FileRef"),
+            Parameter("file_id", "`id` of the FileRef, or the stored name"),
+            Parameter("user_id", "Whose rows, of a USER table; the caller's by default", "query", required=False),
+            Parameter("Range", "One range of bytes", "header", required=False),
+        ),
+        answers=(
+            Answer(200, "The file", "*/*"), Answer(206, "A part of it", "*/*"), Answer(304, "It has not changed"),
+            Answer(400, "No path of a file, or a table that holds none", FileFailure),
+            Answer(401, "No bearer token, or none that is valid", SqlFailure),
+            Answer(403, "The role may not read it", FileFailure),
+            Answer(404, "No such table or file", FileFailure),
+            Answer(412, "A condition does not hold", FileFailure),
+            Answer(416, "The range has no bytes of the file", FileFailure),
+            Answer(429, "Too many requests; see Retry-After", SqlFailure),
+            Answer(500, "Unexpected; the body has the request id", Failure),
+            Answer(503, "Overloaded or shutting down; see Retry-After", FileFailure),
         ),
     ),
     Operation(

@@ -84,6 +84,13 @@ class Failure(msgspec.Struct):
     message: str
 
 
+class FileFailure(msgspec.Struct):
+    """A download that failed: a sentence and a stable code."""
+
+    error: str
+    code: str
+
+
 class Health(msgspec.Struct, kw_only=True):
     """The server answers."""
 

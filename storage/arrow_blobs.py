@@ -55,7 +55,7 @@ class ArrowBlobs:
             raise BlobError(f"a file could not be opened: {error}") from error
 
     def delete(self, path: str) -> None:
-        """See BlobStore."""
+        """See BlobStore. Of a folder in an object store its (empty) marker stays."""
         try:
             self._system.delete_file(self._place(path))
         except FileNotFoundError:

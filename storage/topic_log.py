@@ -18,7 +18,6 @@ from storage.reading import Reader
 from storage.topic_runs import (
     HEAD_BYTES,
     EntryHead,
-    ProducedRun,
     Run,
     SizedRun,
     decode_entry,
@@ -35,8 +34,8 @@ TAIL_US = 60_000_000
 """Age of its first message up to which a last entry takes more runs: retention by time drops whole entries."""
 ENTRY_MESSAGES = 16_384
 """Messages of one entry, at most."""
-ENTRY_BYTES = 1 << 20
-"""Bytes of produced payloads in one entry, about."""
+ENTRY_BYTES = 128 << 10
+"""Accounted bytes of one entry, about: retention by bytes drops whole entries."""
 
 
 class Bounds(NamedTuple):
@@ -212,23 +211,22 @@ def _grouped(runs: Sequence[SizedRun]) -> Iterator[list[SizedRun]]:
     messages = nbytes = 0
     for sized in runs:
         for piece in _pieces(sized):
-            stored = piece.nbytes if isinstance(piece.run, ProducedRun) else 12 * piece.run.count
-            if group and (messages + piece.run.count > ENTRY_MESSAGES or nbytes + stored > ENTRY_BYTES):
+            if group and (messages + piece.run.count > ENTRY_MESSAGES or nbytes + piece.nbytes > ENTRY_BYTES):
                 yield group
                 group, messages, nbytes = [], 0, 0
             group.append(piece)
             messages += piece.run.count
-            nbytes += stored
+            nbytes += piece.nbytes
     if group:
         yield group
 
 
 def _pieces(sized: SizedRun) -> Iterator[SizedRun]:
-    """A run in pieces of at most ENTRY_MESSAGES messages and, produced ones, about ENTRY_BYTES."""
+    """A run in pieces of at most ENTRY_MESSAGES messages and about ENTRY_BYTES."""
     run, nbytes = sized.run, sized.nbytes
     count = run.count
     limit = ENTRY_MESSAGES
-    if isinstance(run, ProducedRun) and nbytes > ENTRY_BYTES:
+    if nbytes > ENTRY_BYTES:
         limit = min(limit, max(1, count * ENTRY_BYTES // nbytes))
     if count <= limit:
         yield sized

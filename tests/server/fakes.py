@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,14 @@ from server.errors import AuthError
 from server.exchange import Exchange
 from server.middleware.rate_limit import RateLimits
 from server.state import AppState
+from sql.errors import FileNotFound
+from sql.files.downloads import FileRequest, StoredFile
+from sql.files.references import UploadedFile
 from sql.identity import Identity, Role
 from sql.results import ResultColumn, StatementResult
 from sql.topics.messages import Batch, ConsumeRequest
 from sql.topics.settings import TopicSettings
+from storage.blobs import BlobReader
 from storage.topic_groups import IsGone
 from storage.topic_writes import Placed, Produced
 from storage.types import BIGINT, TEXT
@@ -165,6 +170,23 @@ class FakeDatabase:
             raise self.error
         self.last_stream = FakeStream(self.table.to_batches(), self.stream_error)
         return self.last_stream
+
+    async def execute_with_files(
+        self,
+        sql: str,
+        params: list[object] | None,
+        namespace: str | None,
+        identity: Identity,
+        uploads: Mapping[str, UploadedFile],
+    ) -> list[StatementResult]:
+        contents = {name: (file.name, file.mime, os.pread(file.staged, 1_000, 0)) for name, file in uploads.items()}
+        self.calls.append((sql, params, namespace, identity.user, contents))
+        if self.error is not None:
+            raise self.error
+        return [StatementResult(row_count=1, message="Inserted 1 row(s)", as_user=identity.user)]
+
+    async def open_file(self, request: FileRequest, identity: Identity) -> tuple[StoredFile, BlobReader]:
+        raise FileNotFound("File not found")
 
     async def ingest(self, namespace: str, table: str, file: Path, content_type: str, identity: Identity) -> int:
         data = file.read_bytes()

@@ -205,9 +205,24 @@ def test_multipart_without_files(tmp_path: Path) -> None:
         ({"params": (None, "[]")}, 400, "EMPTY_SQL", "SQL statement is required"),
         ({"sql": (None, "x"), "params": (None, "[")}, 400, "INVALID_PARAMETER", "Invalid params JSON: "),
         ({"sql": (None, "x"), "params": (None, "{}")}, 400, "INVALID_PARAMETER", "Params must be a JSON array"),
-        ({"sql": (None, "x"), "file:a": ("a.txt", b"abc")}, 400, "UNSUPPORTED", "Part 'file:a'"),
-        ({"sql": (None, "x"), "file:a": (None, "abc")}, 400, "UNSUPPORTED", "Part 'file:a'"),
-        ({"sql": (None, "x"), "a": ("a", b"1"), "b": ("b", b"2")}, 400, "INVALID_INPUT", "Invalid multipart payload: "),
+        (
+            {"sql": (None, "x"), "file:a": ("a/b", b"abc")},
+            400,
+            "INVALID_INPUT",
+            "The file name of part 'file:a' is a path",
+        ),
+        (
+            {"sql": (None, "x"), "file:a": ("a", b"abc", "b")},
+            415,
+            "INVALID_MIME_TYPE",
+            "Part 'file:a': 'b' is no media type",
+        ),
+        (
+            {"sql": (None, "x"), **{f"p{n}": (None, "") for n in range(84)}},
+            400,
+            "INVALID_INPUT",
+            "Invalid multipart payload",
+        ),
     ],
 )
 def test_multipart_mistakes(tmp_path: Path, parts: dict[str, Any], status: int, code: str, message: str) -> None:
@@ -224,6 +239,17 @@ def test_multipart_mistakes(tmp_path: Path, parts: dict[str, Any], status: int, 
 )
 def test_broken_multipart_is_refused(tmp_path: Path, kind: str, body: bytes) -> None:
     assert failure(make(tmp_path).sql(body or b"-", headers={"Content-Type": kind}))[0] == 400
+
+
+def test_multipart_with_files(tmp_path: Path) -> None:
+    setting = make(tmp_path)
+    png = b"\x89PNG\r\n\x1a\n"
+    parts = {"file:a": ("a.txt", b"abc"), "sql": (None, "x"), "params": (None, "[1]"), "file:B": (None, png)}
+    answer = form(setting, files=parts)
+    assert answer.status_code == 200, answer.text
+    files = {"a": ("a.txt", "text/plain", b"abc"), "B": ("file", "image/png", png)}
+    assert setting.database.calls == [("x", [1], None, "alice", files)]
+    assert list((tmp_path / "tmp").glob("*")) == []
 
 
 def test_a_slow_request_is_logged_without_its_literals(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +24,9 @@ from storage.topic_runs import (
     ProducedRun,
     RowRun,
     Run,
+    SizedRun,
     decode_entry,
     encode_entry,
-    encode_runs,
     entry_key,
     read_head,
 )
@@ -70,6 +70,10 @@ def planted(folder: Path) -> Planted:
         claim_sync(engine, topic, messages=2)
     assert check(folder) == []
     return Planted(topic, table)
+
+
+def encode_runs(runs: Sequence[Run]) -> bytes:
+    return b"".join(SizedRun(run, 0).body for run in runs)
 
 
 def first(txn: lmdb.Transaction, dbs: Databases, planted: Planted) -> tuple[bytes, EntryHead, list[Run]]:

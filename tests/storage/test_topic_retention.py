@@ -20,7 +20,7 @@ from storage.retention import dropped_definition
 from storage.topic_definitions import Operation, PayloadMode, TopicDef, TopicSource
 from storage.topic_log import TAIL_US, Bounds, entries
 from storage.topic_runs import Origin
-from storage.topic_writes import NEVER, ClaimRequest, acknowledge_upto, claim, reset_group
+from storage.topic_writes import NEVER, ClaimRequest, claim, reset_group
 from storage.types import BIGINT
 from tests.storage.conftest import QUIET
 from tests.storage.helpers import create, key_of, keyed_table, rows_of, seq_of
@@ -28,6 +28,7 @@ from tests.storage.stream_model import JumpingClock, stream_table
 from tests.storage.topic_world import (
     SECOND,
     IdRouter,
+    ack_in,
     all_bounds,
     change_topic,
     claim_sync,
@@ -503,7 +504,7 @@ def test_dead_letters_of_some_only(engine: StorageEngine, clock: JumpingClock) -
     for partition in range(3):
         produce_sync(engine, topic, 4, partition=partition)
     claim_sync(engine, topic, partition=2, messages=3)
-    engine.commit_sync(lambda w: acknowledge_upto(w, topic, "g", 2, 0, "=a", back=False))
+    engine.commit_sync(lambda w: ack_in(w, topic, 0, partition=2))
     clock.wall += MINUTE
     assert ranges(claim_sync(engine, topic, partition=2)) == [(2, 3, 3, 1)]
     assert [(m.partition, m.origin) for m in messages_of(engine, dead)] == [
@@ -549,7 +550,7 @@ def test_a_group_that_is_behind_what_is_retained_is_told_so(engine: StorageEngin
     with pytest.raises(OffsetOutOfRange, match="RESET CONSUMER GROUP 'g'") as caught:
         claim_sync(engine, topic)
     assert (caught.value.partition, caught.value.first, caught.value.following) == (0, 5, 8)
-    assert engine.commit_sync(lambda w: acknowledge_upto(w, topic, "g", 0, 1, "=a", back=False)) == 1
+    assert engine.commit_sync(lambda w: ack_in(w, topic, 1)) == 1
     assert engine.commit_sync(lambda w: reset_group(w, topic, "g", None, "earliest")) == 1
     assert ranges(claim_sync(engine, topic, start="latest")) == [(0, 5, 7, 1)]
     for to in (4, 9):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -20,7 +20,7 @@ from storage.topic_groups import GroupState, decode_state, group_key
 from storage.topic_log import Bounds, bounds, read_spans
 from storage.topic_publishing import PublishedRows, Routed
 from storage.topic_runs import Origin, ProducedRun, RowRun
-from storage.topic_writes import Claimed, ClaimRequest, ClaimResult, Produced, claim, produce
+from storage.topic_writes import Claimed, ClaimRequest, ClaimResult, Produced, acknowledge_upto, claim, produce
 from storage.versions import read_versions
 
 SECOND = 1_000_000
@@ -185,6 +185,21 @@ def claim_sync(engine: StorageEngine, topic: TopicDef, **more: object) -> ClaimR
         return claim(wtxn, present, request)
 
     return engine.commit_sync(work)
+
+
+def ack_in(
+    wtxn: WriteTransaction,
+    topic: TopicDef,
+    upto: int | None,
+    *,
+    group: str = "g",
+    partition: int = 0,
+    holder: str = "=a",
+    back: bool = False,
+    gone: Collection[str] = (),
+) -> int:
+    """Acknowledge; `gone` are the connections that are closed."""
+    return acknowledge_upto(wtxn, topic, group, partition, upto, holder, back=back, is_gone=gone.__contains__)
 
 
 def ranges(result: ClaimResult) -> list[tuple[int, int, int, int]]:
