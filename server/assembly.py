@@ -62,6 +62,7 @@ def storage_options(config: Config) -> StorageOptions:
         lease_seconds=config.storage.snapshot_lease_seconds,
         retention_seconds=config.retention.commit_log_seconds,
         retention_bytes=config.retention.commit_log_bytes,
+        maintenance_seconds=config.retention.interval_seconds,
         stream_eviction_seconds=config.stream.eviction_interval_seconds,
     )
 

@@ -48,12 +48,15 @@ class StorageSection(msgspec.Struct, frozen=True):
 
 
 class RetentionSection(msgspec.Struct, frozen=True):
-    """How much of the commit log is kept for readers that lag or resume."""
+    """How much of the commit log is kept for readers that lag or resume, and how often that is looked after."""
 
     commit_log_seconds: Annotated[int, Meta(ge=0, description="Commits younger than this are kept")] = 86_400
     commit_log_bytes: Annotated[
         int, Meta(ge=0, description="The oldest commits go when the log is larger than this; 0 for no bound")
     ] = 4 * GIB
+    interval_seconds: Annotated[
+        float, Meta(gt=0, le=3600, description="Time between rounds that trim the log and topics and give space back")
+    ] = 10.0
 
 
 class StreamSection(msgspec.Struct, frozen=True):

@@ -34,6 +34,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import NamedTuple
 
+import lmdb
+
 from storage.catalog import Catalog
 from storage.environment import CATALOG_VERSION, NEXT_SEQ, Environment, read_number
 from storage.errors import SnapshotExpired, StorageClosed, StoragePoisoned
@@ -225,7 +227,10 @@ class SnapshotRegistry:
             return None if self._paused or self._closed else self._begin(None, purpose)
 
     def _begin(self, lease: float | None, purpose: str) -> Snapshot:
-        txn = self._environment.begin_read()
+        try:
+            txn = self._environment.begin_read()
+        except lmdb.PanicError as error:  # a commit has just met an I/O error; the writer is about to reopen
+            raise StoragePoisoned("the storage is being reopened") from error
         reader = Reader(txn, self._environment.dbs, self.memory)
         state = self._states.get(txn.id()) or self._load(reader)
         now = self._clock.monotonic()

@@ -16,7 +16,8 @@ ROUNDS = 90
 
 @pytest.fixture(scope="module")
 def topics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topics]:
-    log = {"HEADRACE_RETENTION_COMMIT_LOG_SECONDS": "1", "HEADRACE_RETENTION_COMMIT_LOG_BYTES": "65536"}
+    log = {"HEADRACE_RETENTION_COMMIT_LOG_SECONDS": "1", "HEADRACE_RETENTION_COMMIT_LOG_BYTES": "65536",
+           "HEADRACE_RETENTION_INTERVAL_SECONDS": "0.2"}  # fmt: skip
     with topic_server(tmp_path_factory.mktemp("retention"), **log) as found:
         yield found
 
