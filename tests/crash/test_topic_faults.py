@@ -38,6 +38,8 @@ FAULTS = [
     Fault(Call.WRITE, after=True, kill=True),
     Fault(Call.WRITE, short=True, kill=True),
 ]
+USUAL = {Fault(Call.SYNC), Fault(Call.WRITE, after=True), Fault(Call.SYNC, kill=True), Fault(Call.WRITE, kill=True)}
+"""Those that run without `--all-faults`: a minute each on a busy machine."""
 LEAST = {Call.SYNC: 10, Call.WRITE: 30}
 """How many calls of each kind the script makes at least; far fewer mean that the shim does not see them."""
 
@@ -50,7 +52,11 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_rows_and_messages_agree(shim: Path, fast_folder: Path, tmp_path: Path, fault: Fault) -> None:
+def test_rows_and_messages_agree(
+    shim: Path, fast_folder: Path, tmp_path: Path, fault: Fault, pytestconfig: pytest.Config
+) -> None:
+    if fault not in USUAL and not pytestconfig.getoption("--all-faults"):
+        pytest.skip("runs with --all-faults")
     control = tmp_path / "control"
     Faults(control)
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
