@@ -355,7 +355,13 @@ def _given_back(
 ) -> Callable[[WriteTransaction], None]:
     assert request.group is not None
     group = request.group
-    ranges = [Claimed(message.partition, message.offset, message.offset, 0) for message in messages]
+    ranges: list[Claimed] = []
+    for message in messages:
+        last = ranges[-1] if ranges else None
+        if last is not None and (last.partition, last.last + 1) == (message.partition, message.offset):
+            ranges[-1] = last._replace(last=message.offset)
+        else:
+            ranges.append(Claimed(message.partition, message.offset, message.offset, 0))
     return lambda wtxn: undeliver(wtxn, topic.topic_id, group, request.holder, ranges)
 
 

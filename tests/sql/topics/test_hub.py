@@ -17,6 +17,7 @@ from storage.errors import OffsetOutOfRange, UnknownPartition, UnknownTopic
 from storage.topic_staging import TopicNews
 from storage.topic_writes import Produced, produce
 from tests.sql.topics.topic_world import World, in_loop, until, world
+from tests.storage.topic_world import state_of
 
 LONG = 60.0
 """A timeout that no test is to wait for: whoever waits so long was forgotten."""
@@ -333,6 +334,31 @@ async def test_many_consumers_under_many_appends_get_every_message_once(tmp_path
         await send()
         await asyncio.wait_for(asyncio.gather(*consumers), 60)
         assert len(got) == len(set(got)) == total
+        assert here.engine.check() == []
+
+
+@in_loop
+async def test_what_does_not_fit_into_the_answer_is_given_back_in_one_piece(tmp_path: Path) -> None:
+    """Claims go by what messages account for; payloads of rows may be larger, and the rest is the next one's."""
+    async with world(tmp_path) as here:
+        await here.run("CREATE NAMESPACE app")
+        await here.run("CREATE SHARED TABLE app.items (id INT PRIMARY KEY, n INT)")
+        topic = here.topic("t", "items", partitions=2)
+        values = ", ".join(f"({n}, {n})" for n in range(400))
+        await here.run(f"INSERT INTO app.items VALUES {values}")
+        got: list[tuple[int, int]] = []
+        while True:
+            batch = await here.consume("t", group="g", start="earliest", max_bytes=9_000, limit=1_000)
+            if not batch.messages:
+                break
+            assert sum(len(message.payload) for message in batch.messages) <= 9_000
+            assert {message.deliveries for message in batch.messages} == {1}
+            got += offsets(batch)
+            for partition in (0, 1):
+                state = state_of(here.engine, topic, partition=partition)
+                assert state is not None
+                assert len(state.claims) <= 2 * len(got) // 30
+        assert len(got) == len(set(got)) == 400
         assert here.engine.check() == []
 
 
