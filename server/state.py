@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from server.exchange import Exchange
-from sql.files.downloads import FileRequest, StoredFile
-from sql.files.references import UploadedFile
 from sql.identity import Identity
 from sql.results import ResultColumn, StatementResult
 from sql.topics.messages import Batch, ConsumeRequest
@@ -29,6 +27,8 @@ if TYPE_CHECKING:
 
     from server.config import Config
     from server.middleware.rate_limit import RateLimits
+    from sql.files.downloads import FileRequest, StoredFile
+    from sql.files.references import UploadedFile
 
 
 class ResultStream(Protocol):

@@ -13,7 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
@@ -21,9 +21,6 @@ from sql.bulk import insert_file
 from sql.diagnostics import shown_in
 from sql.duck import DuckOptions, DuckPool
 from sql.errors import InvalidSql, QueryTimeout, StorageUnavailable, Unsupported
-from sql.files.downloads import FileRequest, StoredFile, find_file, open_bytes
-from sql.files.references import UploadedFile
-from sql.files.upload import run_with_files
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.identity import Identity
@@ -47,6 +44,10 @@ from sql.workers import CLOSING, THREADS, Cancelled, Control, Workers
 from storage.blobs import BlobReader
 from storage.engine import StorageEngine
 from storage.file_store import FileStore
+
+if TYPE_CHECKING:
+    from sql.files.downloads import FileRequest, StoredFile
+    from sql.files.references import UploadedFile
 
 DEFAULT_NAMESPACE = "default"
 _READS = (Query, Show, Describe)
@@ -182,6 +183,8 @@ class Database:
         uploads: Mapping[str, UploadedFile],
     ) -> list[StatementResult]:
         """Run a request that brings files, by the name of their part. Raises SqlError; then no file is kept."""
+        from sql.files.upload import run_with_files  # only where files are used: an idle server is to be small
+
         store = self._services.files
         if store is None:
             raise Unsupported("This server has no place for files.")
@@ -196,6 +199,7 @@ class Database:
 
     async def open_file(self, request: FileRequest, identity: Identity) -> tuple[StoredFile, BlobReader]:
         """The file that a download names, if the caller may read it, and its bytes: close them. Raises SqlError."""
+        from sql.files.downloads import find_file, open_bytes
 
         def run() -> tuple[StoredFile, BlobReader]:
             file = find_file(self._services, request, identity)

@@ -19,7 +19,6 @@ from server.exchange import Exchange
 from server.logging import log_slow_sql
 from server.middleware.errors import JSON
 from server.negotiation import ResultFormat, choose_format
-from server.routes.multipart import FormLimits, receive_form
 from server.routes.streaming import send_stream
 from server.state import AppState
 from server.wire import SqlRequest
@@ -45,7 +44,8 @@ class SqlEndpoint:
         self._authenticate = state.authenticator.authenticate
         self._check_query = state.limits.check_query
         self._active = active
-        self._form_limits = FormLimits(config, state.data_path / "tmp")
+        self._staging = state.data_path / "tmp"
+        self._config = config
         self._timeout = config.performance.request_timeout
         self._max_sql = config.limits.max_sql_bytes
         self._max_parameters = config.execution.max_parameters
@@ -76,7 +76,10 @@ class SqlEndpoint:
         await self._serve(self._parse(body), len(body), identity, exchange, receive)
 
     async def _serve_form(self, content_type: bytes, identity: Identity, exchange: Exchange, receive: Receive) -> None:
-        async with receive_form(receive, content_type, self._form_limits) as form:
+        from server.routes.multipart import FormLimits, receive_form  # the parser: only where forms come
+
+        limits = FormLimits(self._config, self._staging)
+        async with receive_form(receive, content_type, limits) as form:
             if not form.files:
                 try:
                     await self._serve(form.request, form.texts_size, identity, exchange, receive)

@@ -151,7 +151,7 @@ def test_methods(visitor: Visitor, path: str, allowed: set[str]) -> None:
         ("POST", f"{SQL}/"), ("POST", f"/{SQL}"), ("POST", "/v1/api/SQL"), ("POST", "/v1/api/auth/login/"),
         ("GET", "/health/"), ("GET", "/"), ("GET", "/v1"), ("GET", "/v1/api"), ("GET", "/healthz"), ("GET", "/readyz"),
         ("GET", "/v2/api/sql"), ("GET", "/v1/ws/"), ("GET", "/ui"), ("GET", "/ui/index.html"),
-        ("GET", "/v1/files/app/docs/f0001/1-a.txt"), ("GET", "/v1/exports/u1/x"),
+        ("GET", "/v1/exports/u1/x"),
         ("POST", "/v1/api/topics/consume"), ("POST", "/v1/api/topics/ack"), ("POST", "/v1/api/topics/produce"),
     ],
 )  # fmt: skip
@@ -249,7 +249,7 @@ def test_multipart(server: RunningServer, fields: dict[str, str], rows: list[Any
         ({"sql": "SELECT $1", "params": "[1"}, "INVALID_PARAMETER", "Invalid params JSON: "),
         ({"sql": "SELECT $1", "params": '{"a":1}'}, "INVALID_PARAMETER", "Params must be a JSON array"),
         ({"sql": "SELECT $1", "params": "5"}, "INVALID_PARAMETER", "Params must be a JSON array"),
-        ({"sql": "SELECT 1", "file:doc": "x"}, "UNSUPPORTED", "Part 'file:doc'"),
+        ({"sql": "SELECT 1", "file:doc": "x"}, "EXTRA_FILE", "Part 'file:doc'"),
     ],
 )
 def test_multipart_mistakes(server: RunningServer, fields: dict[str, str], code: str, message: str) -> None:
