@@ -1,7 +1,8 @@
 """Files of a request while they arrive: written and hashed in threads, block by block, in constant memory.
 
 A staged file has no name (`storage.blobs.open_staged`): closed, or after a crash, nothing is left of it. One block is
-written while the next one arrives; whoever sends faster than the disk takes waits.
+written while the next one arrives; whoever sends faster than the disk takes waits. The blocks of a file are used again
+and again: large ones would come from the system each time, page by page (`server/memory.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from sql.errors import DigestMismatch, FileTooLarge, StorageFullError
 from sql.files.references import UploadedFile
 from storage.blobs import open_staged
 
-BLOCK = 4 << 20
+BLOCK = 1 << 20
+
+ADVISED = 8 << 20
+"""After how many bytes the system is told to write them."""
 
 
 class Budget:
@@ -47,17 +51,19 @@ class StagedPart:
         self, part: str, name: str, declared: str | None, digest: bytes | None, rules: TypeRules, folder: Path
     ) -> None:
         self.part = part
-        self.pending = 0
         self._name = name
         self._declared = declared
         self._digest = digest
         self._rules = rules
         self._folder = folder
-        self._blocks: list[memoryview] = []
+        self._filling = memoryview(b"")
+        self._filled = 0
+        self._full: list[memoryview] = []
+        self._spare: list[memoryview] = []
         self._head = b""
         self._mime = ""
         self._size = 0
-        self._written = 0
+        self._written = self._advised = 0
         self._hash = hashlib.sha256()
         self._file = -1
         self._job: asyncio.Future[None] | None = None
@@ -67,24 +73,41 @@ class StagedPart:
         """Take bytes that arrived. Raises FileTooLarge, and InvalidMimeType once the beginning says what it is."""
         self._size += len(data)
         budget.spend(self.part, self._size, len(data))
-        self._blocks.append(data)
-        self.pending += len(data)
+        rest = data
+        while rest:
+            if self._filled == len(self._filling):
+                self._filling = self._spare.pop() if self._spare else memoryview(bytearray(BLOCK))
+                self._filled = 0
+            count = min(len(rest), BLOCK - self._filled)
+            self._filling[self._filled : self._filled + count] = rest[:count]
+            self._filled += count
+            rest = rest[count:]
+            if self._filled == BLOCK:
+                self._full.append(self._filling)
+                self._filling, self._filled = memoryview(b""), 0
         if not self._mime:
             if len(self._head) < HEAD_BYTES:
                 self._head += bytes(data[: HEAD_BYTES - len(self._head)])
             if len(self._head) == HEAD_BYTES:
                 self._mime = self._rules.settle(self.part, self._declared, self._head, self._name)
 
+    @property
+    def due(self) -> bool:
+        """Whether there is enough to be written."""
+        return bool(self._full)
+
     async def flush(self) -> None:
-        """Hand what is pending to a thread, after what it had before. Raises StorageFullError."""
+        """Hand full blocks to a thread, after those that it had before. Raises StorageFullError."""
         await self._settled()
-        blocks, self._blocks, self.pending = self._blocks, [], 0
+        blocks, self._full = self._full, []
         self._start(lambda: self._write(blocks))
 
     async def finish(self) -> UploadedFile:
         """The last bytes have come: the file as it lies on the disk, synced. Raises SqlError."""
         if not self._mime:
             self._mime = self._rules.settle(self.part, self._declared, self._head, self._name)
+        self._full.append(self._filling[: self._filled])
+        self._filling, self._filled = memoryview(b""), 0
         await self.flush()
         await self._settled()
         digest = self._hash.digest()
@@ -125,14 +148,16 @@ class StagedPart:
     def _write(self, blocks: list[memoryview]) -> None:
         if self._file < 0:
             self._file = open_staged(self._folder)
-        # One long call each for the hash and the write, which both let go of the interpreter: a thread that takes it
-        # back for every small piece waits for the event loop each time.
-        whole = memoryview(b"".join(blocks))
-        blocks.clear()
-        self._hash.update(whole)
-        size = len(whole)
-        while whole:
-            whole = whole[os.write(self._file, whole) :]
-        # Linux begins to write dirty pages that are said not to be needed: the sync at the end waits for few.
-        os.posix_fadvise(self._file, self._written, size, os.POSIX_FADV_DONTNEED)
-        self._written += size
+        for block in blocks:
+            # One long call each, which both let go of the interpreter: a thread that takes it back for every small
+            # piece waits for the event loop each time.
+            self._hash.update(block)
+            rest = block
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+            self._written += len(block)
+            if self._written - self._advised >= ADVISED:
+                # Linux begins to write dirty pages that are said not to be needed: the sync at the end waits for few.
+                os.posix_fadvise(self._file, self._advised, self._written - self._advised, os.POSIX_FADV_DONTNEED)
+                self._advised = self._written
+        self._spare = [block for block in blocks if len(block) == BLOCK][:2]

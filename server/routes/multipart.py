@@ -23,7 +23,7 @@ from server.config import Config
 from server.errors import BodyTooLarge, ClientGone, HttpError
 from server.files.content_types import TypeRules, declared_type
 from server.files.names import file_name
-from server.files.staging import BLOCK, Budget, StagedPart
+from server.files.staging import Budget, StagedPart
 from server.wire import SqlRequest
 from sql.errors import EmptySql, InvalidInput, InvalidMimeType, InvalidParameter, TooManyFiles
 from sql.files.references import UploadedFile
@@ -161,7 +161,7 @@ class _Reading:
                 self._parser.write(data)
             except FormParserError as error:
                 raise InvalidInput(f"Invalid multipart payload: {error}") from None
-            if self._finished or (self._file is not None and self._file.pending >= BLOCK):
+            if self._finished or (self._file is not None and self._file.due):
                 timer.reschedule(None)  # the disk may take its time
                 due = 0.0
                 await self._settle()
@@ -171,7 +171,7 @@ class _Reading:
         finished, self._finished = self._finished, []
         for part in finished:
             self._uploads[part.part.removeprefix(FILE_PREFIX)] = await part.finish()
-        if self._file is not None and self._file.pending >= BLOCK:
+        if self._file is not None and self._file.due:
             await self._file.flush()
 
     # --- what the parser finds -----------------------------------------------------------------------------------
