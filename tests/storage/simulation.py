@@ -43,6 +43,7 @@ from storage.feed import FeedCursor
 from storage.types import BIGINT
 from tests.storage.helpers import create, key_of, keyed_table, plain_table, rows_of
 from tests.storage.simulated_streams import SimulatedStreams
+from tests.storage.simulated_topics import SimulatedTopics
 
 RETENTION = 500.0
 OPTIONS = StorageOptions(
@@ -177,6 +178,7 @@ class Simulation:
         for make, name in ((keyed_table, "keyed"), (plain_table, "plain")):
             self.tables[name] = create(self.engine, make)
         self.streams = SimulatedStreams(self)
+        self.topics = SimulatedTopics(self)
         self.followers = [Follower(self.engine.feed.subscribe(0)) for _ in range(3)]
 
     def run(self, steps: int) -> None:
@@ -192,6 +194,10 @@ class Simulation:
             (self.merge, 6),
             (self.append, 6),
             (self.evict, 4),
+            (self.topics.produce, 5),
+            (self.topics.consume, 6),
+            (self.topics.acknowledge, 5),
+            (self.topics.reset, 1),
             (self.wait, 6),
             (self.alter, 1),
             (self.recreate, 1),
@@ -571,6 +577,7 @@ class Simulation:
         with self.engine.snapshot() as snapshot:
             for place in list(self.state):
                 self.compare(snapshot, self.tables, self.state, place)
+        self.topics.compare()
 
     def compare(self, view: Any, tables: dict[str, TableDef], state: State, place: Place) -> None:
         """Scan, count, find and fetch agree with the model."""
@@ -711,6 +718,7 @@ class Simulation:
         self.engine.commit_sync(lambda wtxn: wtxn.drop_table(old.table_id))
         create(self.engine, make)
         self.tables[name] = self.stored_table(name)
+        self.topics.adopt()
         for place in [place for place in self.state if place[0] == name]:
             self.state[place] = {}
 

@@ -50,3 +50,5 @@ def test_the_simulation_reaches_what_it_is_for(tmp_path: Path) -> None:
     simulation.close()
     assert all(simulation.counts.values()), simulation.counts
     assert simulation.streams.evicted
+    topics = simulation.topics
+    assert all((topics.given, topics.expired, topics.gone, topics.acknowledged))
