@@ -23,6 +23,12 @@ _JEMALLOC = "retain:false,dirty_decay_ms:1000,muzzy_decay_ms:0"
 _MIMALLOC = "64MiB"
 
 
+def trim() -> None:
+    """Give the system back what starting has left free, once: imports leave holes all over the heap."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def keep_small() -> None:
     """Set the allocators up; before threads are started and before DuckDB and Arrow are loaded."""
     os.environ.setdefault("DUCKDB_JE_MALLOC_CONF", _JEMALLOC)

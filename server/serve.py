@@ -23,6 +23,7 @@ from server.config_load import ConfigError, load
 from server.data_folder import DataFolderError, prepare
 from server.listener import ListenError, bind, make_server, url_of
 from server.logging import configure
+from server.memory import trim
 
 if TYPE_CHECKING:
     from storage.engine import StorageEngine
@@ -82,6 +83,7 @@ async def _run(config: Config, engine: StorageEngine, folder: Path, listener: so
             setup = " · needs set-up: POST /v1/api/auth/setup" if assembly.needs_setup else ""
             print(f"Headrace listens on {url_of(listener)} · data in {folder}{setup}", flush=True)  # noqa: T201
             gc.collect()
+            trim()
             gc.freeze()  # what lives as long as the server is never looked through again
 
         server = make_server(assembly.app, config, assembly.limits, tell, assembly.stop_waiting)

@@ -7,12 +7,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import lmdb
 
 from storage.catalog import Catalog
-from storage.check import Problem, check_reader
 from storage.committer import Committer
 from storage.environment import CATALOG_VERSION, LOG_TRUNCATED, NEXT_TABLE_ID, Environment, read_number
 from storage.errors import StorageClosed, StorageError
@@ -28,6 +27,9 @@ from storage.submission import Commit, Submission, WorkQueue
 from storage.topic_publishing import NoRouter, Router
 from storage.topic_signals import TopicSignals
 from storage.writer import Counters, WriteTransaction
+
+if TYPE_CHECKING:
+    from storage.check import Problem
 
 T = TypeVar("T")
 
@@ -184,6 +186,8 @@ class StorageEngine:
 
     def check(self) -> list[Problem]:
         """Check everything that the newest commit holds (see `storage.check`). Reads the whole database."""
+        from storage.check import check_reader  # a server at rest does without it
+
         with self.snapshot(lease=86_400.0, purpose="check") as snapshot, snapshot.reading() as reader:
             return check_reader(reader)
 

@@ -18,7 +18,7 @@ import pytest
 from tests.e2e.conftest import Serve
 from tests.e2e.running import RunningServer
 
-IDLE_MB = 150
+IDLE_MB = 155
 ABOVE_IDLE_MB = 300
 ROWS = 1_000_000
 ARROW = "application/vnd.apache.arrow.stream"

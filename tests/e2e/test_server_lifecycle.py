@@ -215,4 +215,4 @@ def test_check_finds_a_clean_folder_clean(serve: Serve) -> None:
 
 def test_starting_is_quick_and_idle_is_small(serve: Serve) -> None:
     running = serve().set_up()
-    assert running.memory_mb() < 150
+    assert running.memory_mb() < 155
