@@ -38,6 +38,7 @@ from storage.reading import Reader
 from storage.seams import ForwardClock
 from storage.snapshots import Committed, SnapshotRegistry
 from storage.submission import Submission, WorkQueue, settle
+from storage.topic_log import newest_message_time
 from storage.topic_publishing import Router
 from storage.writer import Counters, WriteTransaction
 
@@ -224,7 +225,8 @@ class Committer:
         txn = self._environment.begin_read()
         try:
             reader = Reader(txn, self._environment.dbs, self._registry.memory)
-            return max(newest_timestamp(reader), newest_time(reader))  # the log may have been truncated to nothing
+            # the log may have been truncated to nothing, and has no produced messages
+            return max(newest_timestamp(reader), newest_time(reader), newest_message_time(reader))
         finally:
             txn.abort()
 

@@ -23,6 +23,7 @@ from storage.topic_runs import (
     decode_entry,
     encode_entry,
     entry_key,
+    is_intact,
     parse_entry_key,
     partition_prefix,
     read_head,
@@ -88,6 +89,23 @@ def bounds(reader: Reader, topic_id: int, partition: int, cleared: int = 0) -> B
     first = first_entry(cursor, topic_id, partition)
     assert first is not None
     return Bounds(max(first.offset, cleared), last.end)
+
+
+def newest_message_time(reader: Reader) -> int:
+    """The time of the newest message of all topics, microseconds since the epoch; 0 when there is none.
+
+    A commit of produced messages leaves no record in `commits`, so only this tells of its time. Damaged entries, which
+    would tell anything, are left to those who read their messages.
+    """
+    newest = 0
+    cursor = reader.txn.cursor(db=reader.dbs.topics)
+    more = cursor.last()
+    while more:
+        value = cursor.value()
+        if is_intact(value):
+            newest = max(newest, read_head(value).last_us)
+        more = cursor.set_range(bytes(cursor.key()[:8])) and cursor.prev()  # the last entry of the partition before
+    return newest
 
 
 def entries(reader: Reader, topic_id: int, partition: int, offset: int) -> Iterator[Entry]:

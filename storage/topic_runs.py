@@ -218,13 +218,19 @@ def read_head(value: memoryview | bytes) -> EntryHead:
     return EntryHead(messages, floor_seq, first_us, last_us, nbytes)
 
 
+def is_intact(value: memoryview | bytes) -> bool:
+    """Whether the value of an entry matches its checksum."""
+    view = memoryview(value)
+    return len(view) >= HEAD_BYTES and int.from_bytes(view[:8], "little") == xxhash.xxh3_64_intdigest(view[8:])
+
+
 def decode_entry(key: bytes, value: memoryview | bytes) -> list[Run]:
     """The runs of an entry. Raises StorageCorrupt where checksum, structure or number of messages is wrong."""
     topic_id, partition, offset = parse_entry_key(key)
     place = f"topic id {topic_id}, partition {partition}, entry of offset {offset}"
     view = memoryview(value)
     head = read_head(view)
-    if int.from_bytes(view[:8], "little") != xxhash.xxh3_64_intdigest(view[8:]):
+    if not is_intact(view):
         raise StorageCorrupt(f"{place}: the checksum does not match")
     try:
         runs = list(_runs(view))

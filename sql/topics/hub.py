@@ -260,7 +260,7 @@ class TopicHub:
             return self.read(request)
         claim_request = self._claim_request(request)
         topic, result = self._engine.commit_sync(lambda wtxn: _claimed(wtxn, request, claim_request))
-        messages = self._read_now(topic, result.claimed) if result.claimed else []
+        messages: Sequence[Message] = self._read_now(topic, result.claimed) if result.claimed else ()
         fitting = _fitting(messages, request.max_bytes)
         if fitting == len(messages):
             return Batch(messages, result.has_more, result.positions)

@@ -313,6 +313,14 @@ def test_damage_of_an_entry_is_an_error_for_its_readers_only(folder: Path, plant
             assert snapshot.count(planted.table, "ann") == 3
 
 
+@pytest.mark.parametrize("plant", [flipped, cut, odd_key, miscounted])
+def test_damage_of_an_entry_keeps_no_folder_from_being_opened(folder: Path, planted: Planted, plant: Plant) -> None:
+    with damage(folder) as (txn, dbs):
+        plant(txn, dbs, planted)
+    with StorageEngine.open(folder, QUIET) as engine, engine.snapshot() as snapshot:
+        assert snapshot.count(planted.table, "ann") == 3
+
+
 def test_a_topic_of_produced_messages_only(folder: Path) -> None:
     with StorageEngine.open(folder, QUIET) as engine:
         topic = create_topic(engine)

@@ -29,6 +29,7 @@ from storage.topic_log import (
     extent,
     first_entry,
     last_entry,
+    newest_message_time,
     read_spans,
 )
 from storage.topic_runs import (
@@ -135,6 +136,7 @@ class Log:
 
     def compare(self, data: st.DataObject) -> None:
         with self.engine.snapshot() as snapshot, snapshot.reading() as reader:
+            assert newest_message_time(reader) == (self.now if any(self.model.values()) else 0)
             for partition, expected in self.model.items():
                 assert bounds(reader, TOPIC, partition) == Bounds(0, len(expected))
                 if not expected:

@@ -118,6 +118,21 @@ def test_offsets_go_on_after_all_messages_went_and_a_restart(folder: Path, clock
         assert produce_sync(engine, topic) == [7]
 
 
+@pytest.mark.parametrize("size", [1, 3_000])
+def test_a_clock_that_was_set_back_does_not_make_messages_younger_than_their_successors(
+    folder: Path, clock: JumpingClock, size: int
+) -> None:
+    """Produced messages leave no record in the log of commits, so their time has to be found elsewhere."""
+    with StorageEngine.open(folder, OPTIONS, clock=clock) as engine:
+        topic = create_topic(engine, "t", retention_seconds=600, partitions=2)
+        clock.wall += 5_000 * SECOND
+        produce_sync(engine, topic, 1, size=size)
+    clock.wall -= 5_000 * SECOND
+    with StorageEngine.open(folder, OPTIONS, clock=clock) as engine:
+        produce_sync(engine, topic, 1, size=size)
+        assert engine.check() == []
+
+
 @given(st.integers(0, 2**32))
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_retention_takes_what_it_must_and_no_more(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
