@@ -242,7 +242,7 @@ class TopicHub:
             request.holder,
             request.limit,
             request.max_bytes,
-            int(request.visibility * 1e6),
+            max(int(request.visibility * 1e6), 1),
             request.partition,
             request.start,
             request.ordered,
