@@ -10,6 +10,7 @@ its sender holds (`storage.topic_groups`).
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Literal, TypeVar
@@ -45,11 +46,16 @@ from storage.topic_writes import EARLIEST, LATEST, Produced, Start
 
 DEFAULT_NAMESPACE = "default"
 _LONGEST_ID = 256
+_MESSAGE_BYTES = 200
+"""About what a message takes in an answer beside its payload."""
 _OPERATIONS: tuple[Literal["Insert", "Update", "Delete"], ...] = ("Insert", "Update", "Delete")
 _LARGEST_OFFSET = 2**63 - 1
 
 T = TypeVar("T", bound=msgspec.Struct)
-Handler = Callable[[Exchange, Receive, bytes, Identity], Awaitable[msgspec.Struct]]
+Handler = Callable[[Exchange, Receive, bytes, Identity], Awaitable[bytes]]
+
+_ON_THE_LOOP = 256 * 1024
+"""Bytes of requests and payloads that are read and written on the event loop; more take a thread."""
 
 
 class TopicRoutes:
@@ -90,14 +96,13 @@ class TopicRoutes:
             kind = exchange.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if kind != b"application/json":
                 raise InvalidInput("Content-Type must be application/json")
-            answer = await handler(exchange, receive, body, identity)
-            await exchange.respond(200, [JSON], self._encode(answer))
+            await exchange.respond(200, [JSON], await handler(exchange, receive, body, identity))
 
         return endpoint
 
     # --- consume -------------------------------------------------------------------------------------------------
 
-    async def consume(self, exchange: Exchange, receive: Receive, body: bytes, identity: Identity) -> ConsumeAnswer:
+    async def consume(self, exchange: Exchange, receive: Receive, body: bytes, identity: Identity) -> bytes:
         """Messages for a consumer; waits for the first one up to `timeout_seconds`."""
         asked = _decoded(self._consume_body, body)
         settings = self._settings
@@ -128,11 +133,16 @@ class TopicRoutes:
             batch = await self._topics.consume(request)
         finally:
             self._active.leave(exchange)
-        return _rendered(batch, asked.topic_id)
+
+        def rendered() -> bytes:
+            return self._encode(_rendered(batch, asked.topic_id))
+
+        large = sum([len(message.payload) + _MESSAGE_BYTES for message in batch.messages]) > _ON_THE_LOOP
+        return await asyncio.to_thread(rendered) if large else rendered()
 
     # --- ack -----------------------------------------------------------------------------------------------------
 
-    async def ack(self, exchange: Exchange, receive: Receive, body: bytes, identity: Identity) -> AckAnswer:
+    async def ack(self, exchange: Exchange, receive: Receive, body: bytes, identity: Identity) -> bytes:
         """Acknowledge up to an offset, give other claims back, or both."""
         asked = _decoded(self._ack_body, body)
         namespace, name = self._named(asked.topic_id)
@@ -152,22 +162,27 @@ class TopicRoutes:
             back=asked.release,
             is_gone=self._is_gone,
         )
-        return AckAnswer(acknowledged_offset=offset if offset >= 0 else None)
+        return self._encode(AckAnswer(acknowledged_offset=offset if offset >= 0 else None))
 
     # --- produce -------------------------------------------------------------------------------------------------
 
-    async def produce(self, exchange: Exchange, receive: Receive, body: bytes, identity: Identity) -> ProduceAnswer:
+    async def produce(self, exchange: Exchange, receive: Receive, body: bytes, identity: Identity) -> bytes:
         """Append messages, all or none."""
-        asked = _decoded(self._produce_body, body)
+        large = len(body) > _ON_THE_LOOP
+        asked, messages = await asyncio.to_thread(self._to_produce, body) if large else self._to_produce(body)
         namespace, name = self._named(asked.topic_id)
+        placed = await self._topics.produce(namespace, name, messages, identity.user)
+        results = [PartitionOffset(partition, offset) for partition, offset in placed]
+        return self._encode(ProduceAnswer(count=len(placed), results=results))
+
+    def _to_produce(self, body: bytes) -> tuple[ProduceRequest, list[Produced]]:
+        """The request of a body and its messages."""
+        asked = _decoded(self._produce_body, body)
         if not asked.messages:
             raise InvalidInput("messages is empty: there is nothing to produce")
         if len(asked.messages) > self._settings.max_batch_messages:
             raise InvalidInput(f"messages has more than {self._settings.max_batch_messages} entries")
-        messages = [self._produced(number, message) for number, message in enumerate(asked.messages)]
-        placed = await self._topics.produce(namespace, name, messages, identity.user)
-        results = [PartitionOffset(partition, offset) for partition, offset in placed]
-        return ProduceAnswer(count=len(placed), results=results)
+        return asked, [self._produced(number, message) for number, message in enumerate(asked.messages)]
 
     def _produced(self, number: int, message: ProducedMessage) -> Produced:
         payload = _payload(number, message.payload)

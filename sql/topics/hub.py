@@ -48,7 +48,7 @@ from storage.topic_writes import (
 from storage.writer import WriteTransaction
 
 ON_THE_LOOP = 64
-"""Messages that are read on the event loop; more are read on a worker thread."""
+"""Messages that are read, and partitions that are looked at, on the event loop; more take a worker thread."""
 MAX_LAGS = 1_000
 """Groups whose lag is told one by one."""
 _LEAST_WAIT = 0.001
@@ -179,7 +179,8 @@ class TopicHub:
         snapshot = self._engine.snapshot_at_once(purpose="looking for messages")
         if snapshot is not None:
             with snapshot, snapshot.reading() as reader:
-                return self._looked(request, since, snapshot, reader)
+                if len(_partitions(_topic(snapshot.catalog, request), request.partition)) <= ON_THE_LOOP:
+                    return self._looked(request, since, snapshot, reader)
 
         def look() -> Look:
             with self._engine.snapshot(purpose="looking for messages") as waited, waited.reading() as reader:
