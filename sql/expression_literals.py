@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from sqlglot import exp
@@ -64,7 +65,8 @@ def negative_literal(ast: exp.Literal) -> Node | None:
     if positive is None or positive.type is None:
         return None
     if isinstance(positive.literal, int):
-        return integer_literal(-positive.literal)
+        value = -positive.literal
+        return replace(constant(value, positive.type), literal=value)  # -2147483648 is BIGINT, as without its sign
     if isinstance(positive.literal, Decimal):
         return decimal_literal(ast.this, negated=True)
     return constant(-float(ast.this), DOUBLE)

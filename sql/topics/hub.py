@@ -55,12 +55,16 @@ _LEAST_WAIT = 0.001
 
 
 class Look(NamedTuple):
-    """What a look found: whether a claim would give something, where the partitions stand, the next deadline."""
+    """What a look found: whether a claim would give something, where the partitions stand, the next deadline.
+
+    `behind` is how many messages there are for who reads without a group.
+    """
 
     topic_id: int
     is_worthwhile: bool
     positions: dict[int, int]
     deadline_us: int | None
+    behind: int = 0
 
 
 class TopicHub:
@@ -193,8 +197,8 @@ class TopicHub:
         numbers = _partitions(topic, request.partition)
         if request.group is None:
             positions = {n: _beginning(topic, n, request, since, _bounds(reader, topic, n)) for n in numbers}
-            behind = any(position < _bounds(reader, topic, number).next for number, position in positions.items())
-            return Look(topic.topic_id, behind, positions, None)
+            behind = sum(_bounds(reader, topic, number).next - position for number, position in positions.items())
+            return Look(topic.topic_id, behind > 0, positions, None, behind)
         claim_request = self._claim_request(request)
         now = self._services.functions.now_us()
         wish = wish_of(claim_request, now, 1)
@@ -216,6 +220,11 @@ class TopicHub:
     async def _take(self, request: ConsumeRequest, look: Look) -> Batch:
         """Claim and read; without a group only read, from where the look stood."""
         if request.group is None:
+            if request.limit <= ON_THE_LOOP or look.behind <= ON_THE_LOOP:
+                snapshot = self._engine.snapshot_at_once(purpose="reading messages")
+                if snapshot is not None:
+                    with snapshot:
+                        return self._read_from(snapshot, request, look)
             return await self._workers.run(lambda: self.read(request, look), self._control())
         claim_request = self._claim_request(request)
         topic, result = await self._engine.commit(lambda wtxn: _claimed(wtxn, request, claim_request))
@@ -271,14 +280,17 @@ class TopicHub:
     def read(self, request: ConsumeRequest, since: Look | None = None) -> Batch:
         """Messages from the request's start on, or from where a look stood, for nobody in particular."""
         with self._engine.snapshot(purpose="reading messages") as snapshot:
-            with snapshot.reading() as reader:
-                topic = _topic(snapshot.catalog, request)
-                ranges, positions, more = _ranges(reader, topic, request, since)
-            messages = self._read(snapshot, topic, ranges)
-            fitting = _fitting(messages, request.max_bytes)
-            for message in reversed(messages[fitting:]):
-                positions[message.partition] = message.offset
-            return Batch(messages[:fitting], more or fitting < len(messages), positions)
+            return self._read_from(snapshot, request, since)
+
+    def _read_from(self, snapshot: Snapshot, request: ConsumeRequest, since: Look | None) -> Batch:
+        with snapshot.reading() as reader:
+            topic = _topic(snapshot.catalog, request)
+            ranges, positions, more = _ranges(reader, topic, request, since)
+        messages = self._read(snapshot, topic, ranges)
+        fitting = _fitting(messages, request.max_bytes)
+        for message in reversed(messages[fitting:]):
+            positions[message.partition] = message.offset
+        return Batch(messages[:fitting], more or fitting < len(messages), positions)
 
     def _read_now(self, topic: TopicDef, ranges: Sequence[Claimed]) -> list[Message]:
         with self._engine.snapshot(purpose="reading messages") as snapshot:

@@ -152,7 +152,7 @@ def test_methods(visitor: Visitor, path: str, allowed: set[str]) -> None:
         ("GET", "/health/"), ("GET", "/"), ("GET", "/v1"), ("GET", "/v1/api"), ("GET", "/healthz"), ("GET", "/readyz"),
         ("GET", "/v2/api/sql"), ("GET", "/v1/ws/"), ("GET", "/ui"), ("GET", "/ui/index.html"),
         ("GET", "/v1/exports/u1/x"),
-        ("POST", "/v1/api/topics/consume"), ("POST", "/v1/api/topics/ack"), ("POST", "/v1/api/topics/produce"),
+        ("POST", "/v1/api/topics"), ("POST", "/v1/api/topics/consume/"), ("POST", "/v1/api/topics/nack"),
     ],
 )  # fmt: skip
 def test_routes_that_are_not_there(server: RunningServer, method: str, path: str) -> None:
