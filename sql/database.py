@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from sql.bulk import insert_file
+from sql.command import Command
 from sql.diagnostics import shown_in
 from sql.duck import DuckOptions, DuckPool
 from sql.errors import InvalidSql, QueryTimeout, StorageUnavailable, Unsupported
@@ -33,7 +34,7 @@ from sql.request import parse_request
 from sql.results import ResultColumn, StatementResult
 from sql.services import Services, StatementContext, context_of
 from sql.session import Session, numbered
-from sql.statements import Describe, ExecuteAs, Parsed, Query, Show
+from sql.statements import Describe, ExecuteAs, Parsed, Query, Show, Statement
 from sql.storage_errors import storage_errors
 from sql.system_tables import SystemContext, default_registry
 from sql.topics.hub import TopicHub
@@ -56,6 +57,11 @@ T = TypeVar("T")
 
 Settings = Callable[[], Iterable[tuple[str, str, str, str]]]
 Rows = Generator[pa.RecordBatch, None, None]
+
+
+def _only_reads(statement: Statement) -> bool:
+    """Whether a statement changes nothing, so that nobody misses it when its client has gone."""
+    return isinstance(statement, _READS) or (isinstance(statement, Command) and statement.reads_only)
 
 
 class ResultStream:
@@ -165,7 +171,7 @@ class Database:
                 if long is not None:
                     return [long]
                 batch = self._parse(sql, context)
-                control.may_be_left = all(isinstance(parsed.statement, _READS) for parsed in batch)
+                control.may_be_left = all(_only_reads(parsed.statement) for parsed in batch)
                 results = Session(self._services, batch, context).run()
             if len(batch) == 1:
                 with storage_errors():
@@ -236,7 +242,7 @@ class Database:
 
         def begin() -> tuple[Sequence[ResultColumn], Rows]:
             batch = self._parse(sql, context)
-            control.may_be_left = all(isinstance(parsed.statement, _READS) for parsed in batch)
+            control.may_be_left = all(_only_reads(parsed.statement) for parsed in batch)
             last = batch[-1]
             inner = last.statement.inner if isinstance(last.statement, ExecuteAs) else last.statement
             session = Session(self._services, batch, context)

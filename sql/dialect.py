@@ -22,6 +22,7 @@ from sql import parser_topics as topics
 from sql.diagnostics import Source, shown
 from sql.errors import ClusterUnavailable, EmptySql, InvalidInput, Unsupported
 from sql.lexer import tokenize
+from sql.parser_administration import administration_parser
 from sql.parser_cursor import Cursor
 from sql.parser_dialect import Headrace
 from sql.parser_queries import check_dml, parse_tokens
@@ -87,10 +88,12 @@ def _statement(found: list[Token], source: Source) -> Statement:
     if is_execute_as(found):
         return _execute_as(Cursor(found, source, InvalidInput))
     cursor = Cursor(found, source)
-    parser = _PARSERS.get(first.text)
+    parser: Callable[[Cursor], Statement] | None = administration_parser(cursor)
     if parser is None:
-        _refuse(cursor)
-    cursor.index = 1
+        parser = _PARSERS.get(first.text)
+        cursor.index = 1
+    if parser is None:
+        _refuse(_rewound(cursor))
     statement = parser(cursor)
     cursor.finish()
     return statement
@@ -227,12 +230,6 @@ def _set(cursor: Cursor) -> Statement:
     _refuse(_rewound(cursor))
 
 
-def _kill(cursor: Cursor) -> Statement:
-    if cursor.at("live"):
-        return live.parse_kill(cursor)
-    _refuse(_rewound(cursor))
-
-
 def _reset(cursor: Cursor) -> Statement:
     if cursor.at("consumer"):
         return messages.parse_reset_group(cursor)
@@ -278,7 +275,6 @@ _PARSERS: dict[str, Callable[[Cursor], Statement]] = {
     "end": _ending("end"),
     "rollback": _ending("rollback"),
     "subscribe": live.parse_subscribe,
-    "kill": _kill,
     "clear": topics.parse_clear_topic,
     "consume": messages.parse_consume,
     "ack": messages.parse_ack,

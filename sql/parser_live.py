@@ -36,8 +36,8 @@ def parse_subscribe(cursor: Cursor) -> SubscribeTo:
 
 
 def parse_kill(cursor: Cursor) -> KillLiveQuery:
-    """KILL LIVE QUERY 'id', after the word KILL."""
-    cursor.expect("live", "query")
+    """KILL LIVE QUERY 'id', after the word LIVE."""
+    cursor.expect("query")
     return KillLiveQuery(cursor.string("a live query's id in quotes, as system.live shows it"))
 
 

@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from sql import ddl, users
+from sql.command import Command
 from sql.dml import WritePlan
 from sql.errors import ExecutionError, InvalidInput, PermissionDenied, SqlError, Unsupported
 from sql.identity import Identity, Role
-from sql.live_statements import kill_live_query, subscribe_to
+from sql.live_statements import subscribe_to
 from sql.results import StatementResult
 from sql.rights import may_impersonate, may_read
 from sql.row_expressions import Evaluation
@@ -40,7 +41,6 @@ from sql.statements import (
     ExecuteAs,
     Explain,
     Insert,
-    KillLiveQuery,
     Parsed,
     Query,
     Rollback,
@@ -139,8 +139,10 @@ class Session:
             raise PermissionDenied(
                 f"Permission denied: role {caller.role.value} may not execute as user '{statement.user}'"
             )
-        refused = (*ACCOUNTS, Begin, Commit, Rollback, UseNamespace, ExecuteAs, SubscribeTo, KillLiveQuery)
-        if isinstance(statement.inner, (*refused, *TOPIC_DEFINITIONS, *TOPIC_MESSAGES)):
+        inner = statement.inner
+        refused = (*ACCOUNTS, Begin, Commit, Rollback, UseNamespace, ExecuteAs, SubscribeTo)
+        forbidden = isinstance(inner, Command) and not inner.impersonable
+        if forbidden or isinstance(inner, (*refused, *TOPIC_DEFINITIONS, *TOPIC_MESSAGES)):
             raise InvalidInput("EXECUTE AS USER takes one query, definition, INSERT, UPDATE, DELETE, SHOW or DESCRIBE")
         return self._context.as_user(Identity(user=statement.user, role=Role.USER))
 
@@ -156,6 +158,8 @@ class Session:
         elif isinstance(statement, TOPIC_DEFINITIONS):
             of_topic = statement
             result = self._commit(lambda writer: self._define_topic(of_topic, writer, context))
+        elif isinstance(statement, Command):
+            result = statement.run(context, self._services)
         elif isinstance(statement, TOPIC_MESSAGES):
             result = topic_messages.run(statement, context, self._services)
         elif isinstance(statement, ACCOUNTS):
@@ -211,8 +215,6 @@ class Session:
             return services.show(statement, view, context)
         if isinstance(statement, SubscribeTo):
             return subscribe_to(statement, view, context, services)
-        if isinstance(statement, KillLiveQuery):
-            return kill_live_query(statement, context.identity, services.live)
         if isinstance(statement, Explain):
             inner = statement.inner
             if isinstance(inner, ExecuteAs):
@@ -331,9 +333,10 @@ class Session:
         """Run one statement, the one at `position`, inside the transaction that began at `start`."""
         parsed = self._batch[position]
         statement, context = self._enter(parsed)
-        if isinstance(statement, (*DEFINITIONS, *ACCOUNTS, *TOPIC_DEFINITIONS)):
+        if isinstance(statement, (*DEFINITIONS, *ACCOUNTS, *TOPIC_DEFINITIONS, Command)):
             raise Unsupported(
-                "Definitions and accounts cannot be changed inside BEGIN … COMMIT; run the statement outside of it."
+                "Definitions and accounts cannot be changed inside BEGIN … COMMIT, and nothing be administered; "
+                "run the statement outside of it."
             )
         if isinstance(statement, (ConsumeFrom, ResetGroup)):
             raise Unsupported(

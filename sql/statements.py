@@ -9,9 +9,11 @@ the request's. Expressions are sqlglot ASTs whose nodes keep their source positi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
+from sql.command import Command
 from sql.table_name import TableName
 from sql.topic_statements import (
     AckTopic,
@@ -27,6 +29,10 @@ from sql.topic_statements import (
 )
 from storage.catalog import AccessLevel, TableKind
 from storage.types import ColumnType
+
+if TYPE_CHECKING:
+    from sql.results import StatementResult
+    from sql.services import Services, StatementContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,17 +318,23 @@ class SubscribeTo:
 
 
 @dataclass(frozen=True, slots=True)
-class KillLiveQuery:
+class KillLiveQuery(Command):
     """KILL LIVE QUERY 'id'."""
 
     live_id: str
+
+    def run(self, context: StatementContext, services: Services) -> StatementResult:
+        """End a live query."""
+        from sql.live_statements import kill_live_query
+
+        return kill_live_query(self, context.identity, services.live)
 
 
 Statement = (
     Query | Insert | Update | Delete | CreateTable | AlterTable | DropTable
     | CreateNamespace | AlterNamespace | DropNamespace | UseNamespace
     | CreateUser | AlterUser | DropUser | Begin | Commit | Rollback
-    | Show | Describe | Explain | ExecuteAs | SubscribeTo | KillLiveQuery
+    | Show | Describe | Explain | ExecuteAs | SubscribeTo | Command
     | CreateTopic | DropTopic | ClearTopic | AddTopicSource | DropTopicSource | AlterTopicOptions
     | ConsumeFrom | AckTopic | ResetGroup | Publish
 )  # fmt: skip

@@ -1,0 +1,29 @@
+"""Which parser reads which command: by its first words. To add a command, add a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from sql import parser_live as live
+from sql.command import Command
+from sql.parser_cursor import Cursor
+
+LONGEST: Final = 3
+"""Most words that tell a command."""
+
+ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
+    ("kill", "live"): live.parse_kill,
+}
+"""Parsers by first words, in small letters. Each is called behind them."""
+
+
+def administration_parser(cursor: Cursor) -> Callable[[Cursor], Command] | None:
+    """The parser of the command that begins here, if one does; the cursor is moved behind its first words."""
+    words = tuple(cursor.word(ahead) for ahead in range(LONGEST))
+    for length in range(LONGEST, 0, -1):
+        parser = ADMINISTRATION.get(words[:length])
+        if parser is not None:
+            cursor.index += length
+            return parser
+    return None
