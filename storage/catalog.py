@@ -245,6 +245,11 @@ class Catalog:
         """The view of that name, if any."""
         return self._views.get((namespace, name))
 
+    @property
+    def has_views(self) -> bool:
+        """Whether there is any view."""
+        return bool(self._views)
+
     def views(self, namespace: str | None = None) -> Iterator[ViewDef]:
         """All views, or those of one namespace, by full name."""
         chosen = (v for v in self._views.values() if namespace is None or v.namespace == namespace)
