@@ -38,7 +38,6 @@ from sql.type_changes import convert_initial, initial_of, is_widening, keeps_key
 from sql.writing import RowWriter, StatementContext, time_of
 from storage.catalog import AccessLevel, ColumnDef, SchemaVersion, TableDef
 
-
 MAX_HISTORY = 100_000
 """Column definitions that the earlier schema versions of a table may hold together."""
 
@@ -87,9 +86,7 @@ def run(
     history = (*table.history, SchemaVersion(table.schema_version, table.columns, table.versioned_at))
     _check_history(history, table)
     txn.put_table(
-        msgspec.structs.replace(
-            change.table, schema_version=version, updated_at=now, versioned_at=now, history=history
-        )
+        msgspec.structs.replace(change.table, schema_version=version, updated_at=now, versioned_at=now, history=history)
     )
     return StatementResult(
         message=f"Table {table.full_name} altered successfully: {change.description} (version {version})"

@@ -238,8 +238,8 @@ def _refuse_generated(target: exp.Expr, targets: Sequence[ColumnDef], values: Va
 def generated_always(column: ColumnDef) -> str:
     """What is wrong with a value for a column that takes none."""
     return (
-        f"Constraint violation: column '{column.name}' is GENERATED ALWAYS AS IDENTITY and takes no value; leave it out "
-        "or write DEFAULT"
+        f"Constraint violation: column '{column.name}' is GENERATED ALWAYS AS IDENTITY and takes no value; leave it "
+        "out or write DEFAULT"
     )
 
 

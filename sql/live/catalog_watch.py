@@ -1,8 +1,8 @@
 """What changes of the catalog and of accounts mean for subscriptions.
 
-A query of a changed table or view is bound anew; where that fails (the table is gone, it may no longer be read, a column is
-gone) its subscriptions end with that error. So they do where a view is another one now. A subscription ends when its user was dropped or has another role now.
-Subscriptions of other tables and users are not looked at.
+A query of a changed table or view is bound anew; where that fails (the table is gone, it may no longer be read, a
+column is gone) its subscriptions end with that error. So they do where a view is another one now. A subscription ends
+when its user was dropped or has another role now. Subscriptions of other tables and users are not looked at.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from sql.workers import Control
 from storage.view_definitions import ViewDef
 from tests.sql.fake_view import FakeView
 from tests.sql.query_support import ALICE, World
-from tests.sql.views.view_grammar import T, T_ROWS, U, U_ROWS, View, queries, simple, views
+from tests.sql.views.view_grammar import T_ROWS, U_ROWS, T, U, View, queries, simple, views
 
 EXAMPLES = int(os.environ.get("HEADRACE_DIFFERENTIAL_EXAMPLES") or ("200" if os.environ.get("CI") else "15"))
 SETTINGS = settings(
@@ -110,6 +110,8 @@ def test_a_view_over_a_view_is_its_text(pool: DuckPool, inner: View, data: st.Da
     outer = data.draw(simple("w", inner.columns))
     note((inner, outer))
     create(world, "v", outer)
-    text = outer.sql.replace("FROM w AS q", f"FROM {inner.inlined('q')}").replace("FROM w", f"FROM {inner.inlined('w')}")
+    text = outer.sql.replace("FROM w AS q", f"FROM {inner.inlined('q')}").replace(
+        "FROM w", f"FROM {inner.inlined('w')}"
+    )
     for query in data.draw(st.lists(queries(outer.columns), min_size=3, max_size=3)):
         compare(world, query, "v", View(text, outer.columns).inlined("v"), "v")

@@ -20,10 +20,11 @@ from sql.live.interface import LiveDelta, LiveQuery
 from sql.live.wire_rows import table_rows
 from sql.view_statements import CreateView
 from sql.views.definitions import define
-from storage.catalog import TableKind
+from storage.catalog import AccessLevel, TableKind
+from storage.keys import encode_key
 from storage.types import INT, TEXT
 from storage.view_definitions import ViewDef
-from tests.sql.live.hub_world import ALICE, Client, until, world
+from tests.sql.live.hub_world import ALICE, ROOT, Client, until, world
 from tests.sql.live.hub_world import World as Hub
 from tests.sql.live.live_world import ALICE as CALLER
 from tests.sql.live.live_world import DBA, World, opened
@@ -33,8 +34,10 @@ numbers = count()
 
 PAIRS = [
     ("SELECT * FROM {t}", "SELECT * FROM {v}", "SELECT id, a, b FROM {t}"),
-    ("SELECT id, a FROM {t} WHERE a > 1", "SELECT * FROM {v} WHERE id < 6", "SELECT id, a FROM {t} WHERE a > 1 AND id < 6"),
-    ("SELECT id, a AS b, b AS a FROM {t}", "SELECT id, a FROM {v} WHERE b = 2", "SELECT id, b AS a FROM {t} WHERE a = 2"),
+    ("SELECT id, a FROM {t} WHERE a > 1", "SELECT * FROM {v} WHERE id < 6",
+     "SELECT id, a FROM {t} WHERE a > 1 AND id < 6"),
+    ("SELECT id, a AS b, b AS a FROM {t}", "SELECT id, a FROM {v} WHERE b = 2",
+     "SELECT id, b AS a FROM {t} WHERE a = 2"),
     ("SELECT upper(b) AS u, id FROM {t}", "SELECT id, u FROM {v} WHERE u <> 'X'",
      "SELECT id, upper(b) AS u FROM {t} WHERE upper(b) <> 'X'"),
     ("SELECT id, b FROM {t} WHERE a IS NOT NULL", "SELECT id FROM {v} AS x WHERE x.b = $1",
@@ -108,8 +111,6 @@ def test_a_view_is_followed_like_its_table(here: World, pair: tuple[str, str, st
 
 
 def key_of(number: int) -> bytes:
-    from storage.keys import encode_key
-
     return encode_key([INT], [number])
 
 
@@ -139,8 +140,6 @@ def test_what_cannot_be_followed(here: World, of_view: str, query: str, message:
 
 
 def test_a_live_query_over_a_view_has_the_rights_of_its_caller(here: World) -> None:
-    from storage.catalog import AccessLevel
-
     here.table("locked", [("id", INT)], kind=TableKind.SHARED, access=AccessLevel.DBA)
     create(here, "v_locked", "SELECT id FROM app.locked")
     with pytest.raises(PermissionDenied, match=r"in view 'app.v_locked'"):
@@ -162,7 +161,7 @@ def play(folder: Path, body: Callable[[Hub], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-async def listen(hub: Hub, client: Client, sql: str, identity: Identity = Identity("root", Role.SYSTEM)):
+async def listen(hub: Hub, client: Client, sql: str, identity: Identity = ROOT):
     return await client.load(await hub.subscribe(client, sql, identity=identity))
 
 

@@ -260,7 +260,9 @@ def plan(db: TopicWorld, sql: str, who: Identity = ROOT) -> str:
 
 
 def test_a_simple_view_is_read_by_key(db: TopicWorld) -> None:
-    db.run("CREATE VIEW v AS SELECT id AS k, who, amount FROM orders; CREATE VIEW w AS SELECT k FROM v WHERE amount > 5")
+    db.run(
+        "CREATE VIEW v AS SELECT id AS k, who, amount FROM orders; CREATE VIEW w AS SELECT k FROM v WHERE amount > 5"
+    )
     assert "path: point read" in plan(db, "SELECT * FROM v WHERE k = 1")
     assert "key: id = 1" in plan(db, "SELECT k FROM w AS x WHERE x.k = 1")
     assert "path: native scan" in plan(db, "SELECT who FROM v ORDER BY k")
@@ -279,7 +281,9 @@ def test_a_plan_ends_with_its_view(db: TopicWorld) -> None:
 
 
 def test_dml_reads_views(db: TopicWorld) -> None:
-    db.run("CREATE VIEW v AS SELECT id + 10 AS id, who FROM orders; CREATE VIEW big AS SELECT max(id) AS id FROM orders")
+    db.run(
+        "CREATE VIEW v AS SELECT id + 10 AS id, who FROM orders; CREATE VIEW big AS SELECT max(id) AS id FROM orders"
+    )
     db.run("INSERT INTO orders (id, who) SELECT * FROM v")
     db.run("UPDATE orders SET who = 'new' WHERE id IN (SELECT id FROM big)")
     db.run("DELETE FROM orders WHERE id IN (SELECT id FROM v WHERE who = 'bob')")
