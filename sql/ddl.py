@@ -10,6 +10,7 @@ from __future__ import annotations
 from sql import alter_table, create_table, namespaces
 from sql.errors import ExecutionError, PermissionDenied, TableNotFound
 from sql.identity import Role
+from sql.jobs.cleanup import stage_table_cleanup
 from sql.results import StatementResult
 from sql.rights import may_read, nearest, readable_tables
 from sql.row_expressions import Evaluation
@@ -58,7 +59,8 @@ def _drop_table(statement: DropTable, txn: RowWriter, context: StatementContext)
     if identity.role is Role.USER:
         alter_table.check_may_alter(identity, table)
     txn.drop_table(table.table_id)
-    return StatementResult(message=f"Table {table.full_name} dropped successfully")
+    job_id = stage_table_cleanup(txn, [table], identity.user)
+    return StatementResult(message=f"Table {table.full_name} dropped successfully. Cleanup job: {job_id}")
 
 
 def require_table(name: TableName, txn: RowWriter, context: StatementContext, verb: str) -> TableDef:

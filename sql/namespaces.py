@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sql.errors import ExecutionError, PermissionDenied
+from sql.jobs.cleanup import stage_table_cleanup
 from sql.names import check_namespace_name
 from sql.results import StatementResult
 from sql.statements import AlterNamespace, CreateNamespace, DropNamespace
@@ -25,7 +26,7 @@ def run(
         return _create(statement, txn)
     if isinstance(statement, AlterNamespace):
         return _alter(statement, txn)
-    return _drop(statement, txn)
+    return _drop(statement, txn, context)
 
 
 def require_namespace(txn: DefinitionWriter, name: str) -> NamespaceDef:
@@ -56,7 +57,7 @@ def _alter(statement: AlterNamespace, txn: DefinitionWriter) -> StatementResult:
     return StatementResult(message=f"Namespace '{statement.name}' altered successfully")
 
 
-def _drop(statement: DropNamespace, txn: DefinitionWriter) -> StatementResult:
+def _drop(statement: DropNamespace, txn: DefinitionWriter, context: StatementContext) -> StatementResult:
     name = statement.name
     if name in (DEFAULT_NAMESPACE, *SYSTEM_NAMESPACES):
         raise ExecutionError(f"Invalid operation: Namespace '{name}' cannot be dropped")
@@ -81,5 +82,7 @@ def _drop(statement: DropNamespace, txn: DefinitionWriter) -> StatementResult:
         txn.drop_view(view.namespace, view.name)
     for table in tables:
         txn.drop_table(table.table_id)
+    if tables:
+        stage_table_cleanup(txn, tables, context.identity.user)
     txn.drop_namespace(name)
     return StatementResult(message=f"Namespace '{name}' dropped successfully")

@@ -46,6 +46,8 @@ class SystemContext:
     stats: Callable[[], Mapping[str, str]] = dict
     live: Callable[[], Sequence[Subscription]] = tuple
     last_heard: Callable[[str], int | None] = lambda connection_id: None
+    job_progress: Callable[[str], tuple[int, str] | None] = lambda job_id: None
+    """How far a running job is: percent, and what it says."""
 
 
 Rows = Iterable[Sequence[object]]
@@ -93,10 +95,11 @@ class SystemTables:
 def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     """All tables of this package, and those that other rooms bring."""
     from sql.information_schema import INFORMATION_SCHEMA_TABLES
+    from sql.jobs.tables import JOB_TABLES
     from sql.live_statements import LIVE_TABLE
     from sql.system_catalog import CATALOG_TABLES
     from sql.system_server import SERVER_TABLES
     from sql.system_topics import OFFSETS_TABLE, TOPICS_TABLE
 
     ours = (*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, TOPICS_TABLE, OFFSETS_TABLE, *INFORMATION_SCHEMA_TABLES)
-    return SystemTables([*ours, *extra])
+    return SystemTables([*ours, *JOB_TABLES, *extra])
