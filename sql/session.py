@@ -159,8 +159,7 @@ class Session:
             definition = statement
             result = self._commit(lambda writer: self._define(definition, writer, context))
         elif isinstance(statement, VIEWS):
-            of_view = statement
-            result = self._commit(lambda writer: self._define_view(of_view, writer, context))
+            result = self._define_view(statement, context)
         elif isinstance(statement, TOPIC_DEFINITIONS):
             of_topic = statement
             result = self._commit(lambda writer: self._define_topic(of_topic, writer, context))
@@ -200,10 +199,22 @@ class Session:
         binding = services.binding(writer, context)
         return topic_definitions.run(statement, writer, context, binding, services.topics.settings)
 
-    def _define_view(
-        self, statement: CreateView | DropView, writer: WriteTransaction, context: StatementContext
-    ) -> StatementResult:
-        return view_definitions.run(statement, writer, context, self._services.binding(writer, context))
+    def _define_view(self, statement: CreateView | DropView, context: StatementContext) -> StatementResult:
+        """A view's query is bound here; in the writer only again if a definition changed meanwhile."""
+        if isinstance(statement, DropView):
+            return self._commit(lambda writer: view_definitions.drop(statement, writer, context))
+        services = self._services
+        with storage_errors(), services.snapshot(context) as view:
+            prepared = view_definitions.prepare(statement, view, context, services.binding(view, context))
+
+        def work(writer: WriteTransaction) -> StatementResult:
+            present = prepared
+            if writer.catalog.version != prepared.version:
+                binding = services.binding(writer, context)
+                present = view_definitions.prepare(statement, writer, context, binding)
+            return view_definitions.create(present, writer)
+
+        return self._commit(work)
 
     def _enter(self, parsed: Parsed) -> tuple[Statement, StatementContext]:
         statement, context = parsed.statement, self._context
