@@ -20,6 +20,7 @@ from sql.generate import text_of
 from sql.identity import Identity, Role
 from sql.names import check_column_name, check_view_name
 from sql.namespaces import require_namespace
+from sql.plan import QueryPlan
 from sql.results import ResultColumn, StatementResult
 from sql.rewrite import name_outputs
 from sql.rights import nearest
@@ -140,7 +141,7 @@ def define(statement: CreateView, view: ViewDef, binding: BindContext) -> ViewDe
         for name, column in zip(_names(statement, plan.columns), plan.columns, strict=True)
     )
     starred = fix_stars(tree, lambda query: bind_query(query, binding))
-    text = _text(tree, binding)
+    text = _text(tree, bind_query(tree, binding) if starred else plan, binding)
     if text is None:
         if starred:
             raise Unsupported("The query cannot be kept with its stars written out: name the columns instead of *.")
@@ -199,9 +200,9 @@ def _qualify(tree: exp.Expr, namespace: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _text(tree: exp.Query, binding: BindContext) -> str | None:
-    """The canonical text, if reading it gives the query back."""
-    wanted = bind_query(tree, binding).for_duckdb()
+def _text(tree: exp.Query, plan: QueryPlan, binding: BindContext) -> str | None:
+    """The canonical text, if reading it gives the query of the plan back."""
+    wanted = plan.for_duckdb()
     try:
         text = expression_to_text(tree)
         read = parse_batch(text)

@@ -21,7 +21,7 @@ from sql.system_tables import SYSTEM_NAMESPACES
 from storage.catalog import Catalog
 from storage.view_definitions import ViewDef
 
-MAX_COPIED: Final = 2_000
+MAX_COPIED: Final = 500
 """Nodes of a view's expressions that may be put into one SELECT."""
 
 _BODY: Final = frozenset(("expressions", "from_", "where"))
