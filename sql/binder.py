@@ -30,6 +30,7 @@ from sql.pushdown import key_access, key_terms
 from sql.rewrite import HiddenParameters, name_outputs, rewrite_bare_functions, rewrite_functions, unqualify_columns
 from sql.rights import resolve_table
 from sql.scope import TableUse, invalid, mark_needed, named_tables, owning_select, position
+from sql.session_functions import CATALOG_NAME, rewrite_bare_session_functions, rewrite_session_functions
 from sql.syntax import copied
 from sql.system_tables import SystemTables
 from storage.catalog import Catalog, TableDef
@@ -85,9 +86,11 @@ class _Binder:
         indexes = [parameter_index(node) or 0 for node in self.tree.find_all(exp.Placeholder)]
         self.hidden = HiddenParameters(max([len(context.parameter_kinds), *indexes]))
         name_outputs(self.tree, text_of)
+        self.tree = rewrite_session_functions(self.tree, context.namespace)
         self.tree, self.volatile = rewrite_functions(self.tree, self.hidden)
         self.uses = self._resolve()
         rewrite_bare_functions(self.tree, self.uses, self.hidden)
+        rewrite_bare_session_functions(self.tree, self.uses, context.namespace)
 
     # Names
 
@@ -98,7 +101,7 @@ class _Binder:
             prefix = f"_{prefix}"
         uses = []
         for number, node in enumerate(named_tables(self.tree)):
-            if node.args.get("catalog") is not None:
+            if node.args.get("catalog") is not None and node.catalog.lower() != CATALOG_NAME:
                 raise invalid("A table is named by a namespace and a name, nothing more.", node)
             for clause in ("when", "version", "partition", "changes", "rows_from"):
                 if node.args.get(clause):

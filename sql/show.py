@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
@@ -25,6 +25,10 @@ from sql.table_name import TableName
 from storage.catalog import TableDef
 from storage.types import BIGINT, BOOLEAN, INT, TEXT, arrow_type
 from storage.views import ReadView
+
+
+if TYPE_CHECKING:
+    from sql.live.subscription import Subscription as Followed
 
 
 class Caller(Protocol):
@@ -63,7 +67,9 @@ STATS_COLUMNS = (
 )
 
 
-def show(statement: Show, view: ReadView, caller: Caller, system: SystemTables) -> StatementResult:
+def show(
+    statement: Show, view: ReadView, caller: Caller, system: SystemTables, live: Callable[[], Sequence[Followed]] = tuple
+) -> StatementResult:
     """SHOW NAMESPACES | TABLES | COLUMNS FROM t | STATS FOR TABLE t."""
     match statement.what:
         case "namespaces":
@@ -73,7 +79,7 @@ def show(statement: Show, view: ReadView, caller: Caller, system: SystemTables) 
         case "columns" if statement.table is not None:
             return describe(Describe(statement.table), view, caller, system)
         case "stats" if statement.table is not None:
-            return _stats(statement.table, view, caller, system)
+            return _stats(statement.table, view, caller, system, live)
         case _:
             raise InvalidSql(f"SHOW {statement.what.upper()} is not known.")
 
@@ -119,15 +125,26 @@ def _tables(namespace: str | None, view: ReadView, caller: Caller) -> Iterable[S
                     yield schema_row(table, version, latest=True)
 
 
-def _stats(name: TableName, view: ReadView, caller: Caller, system: SystemTables) -> StatementResult:
-    """Row counts are those of the caller's own partition for a USER or STREAM table."""
+def _stats(
+    name: TableName,
+    view: ReadView,
+    caller: Caller,
+    system: SystemTables,
+    live: Callable[[], Sequence[Followed]],
+) -> StatementResult:
+    """Of a USER or STREAM table rows and bytes are those of the caller's own partition, and so are live queries."""
     table = _table(name, view, caller, system)
     if isinstance(table, SystemTable):
         raise InvalidSql(
             f"'{table.full_name}' is a system table and has no statistics.", line=name.line, column=name.column
         )
-    rows = view.count(table, partition_of(table, caller.identity))
-    row = (table.name, table.namespace, table.schema_version, rows, 0, 0, 0)
+    partition = partition_of(table, caller.identity)
+    rows, size = view.count(table, partition), view.stored_bytes(table, partition)
+    streams = sum(
+        s.query.table_id == table.table_id and (not table.per_user or s.request.identity.user == caller.identity.user)
+        for s in live()
+    )
+    row = (table.name, table.namespace, table.schema_version, rows, 0, streams, size)
     return _result(STATS_COLUMNS, [row])
 
 
