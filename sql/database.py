@@ -120,7 +120,7 @@ class Database:
                 live=self.live.subscriptions,
                 last_heard=last_heard,
                 sessions=facts.sessions,
-                transactions=lambda: self._services.transactions.all(),
+                transactions=lambda: self._services.transactions.all(),  # noqa: PLW0108  made after this
                 logs=facts.logs,
                 node=facts.node,
                 topics=browsed,

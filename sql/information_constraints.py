@@ -12,7 +12,8 @@ from typing import NamedTuple
 import sqlglot
 from sqlglot import exp
 
-from sql.information_listing import CATALOG_NAME, NO, YES, tables_of, texts, yes_or_no
+from sql.information_listing import NO, YES, tables_of, texts, yes_or_no
+from sql.session_functions import CATALOG_NAME
 from sql.system_tables import EVERYTHING, INFORMATION_SCHEMA, Rows, SystemContext, SystemTable
 from storage.catalog import TableDef
 from storage.views import ReadView

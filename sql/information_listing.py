@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from sql.identity import Role, may_write_shared
 from sql.rights import may_read, readable_tables
-from sql.session_functions import CATALOG_NAME as CATALOG_NAME
 from sql.system_tables import SYSTEM, Sought, SystemColumn, SystemContext, SystemTable, own_tables
 from storage.catalog import ColumnDef, TableDef
 from storage.types import INT, TEXT, ColumnType

@@ -5,7 +5,8 @@ Tools ask for them before anything else and take a missing table for a broken se
 
 from __future__ import annotations
 
-from sql.information_listing import CATALOG_NAME, texts
+from sql.information_listing import texts
+from sql.session_functions import CATALOG_NAME
 from sql.system_tables import INFORMATION_SCHEMA, Rows, SystemColumn, SystemContext, SystemTable
 from storage.views import ReadView
 

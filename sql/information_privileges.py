@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
-from sql.information_listing import CATALOG_NAME, NO, YES, Listed, listed, repeated, texts
+from sql.information_listing import NO, YES, Listed, listed, repeated, texts
+from sql.session_functions import CATALOG_NAME
 from sql.system_tables import EVERYTHING, INFORMATION_SCHEMA, Rows, Sought, SystemContext, SystemTable
 from storage.views import ReadView
 

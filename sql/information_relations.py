@@ -1,6 +1,6 @@
 """information_schema: schemata, tables, views and columns, of what the caller may read.
 
-Columns are those of PostgreSQL in its order, so that what was written for it finds them; `column_comment` stands behind.
+Columns are those of PostgreSQL in its order, so that what was written for it finds them; `column_comment` is last.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import pyarrow as pa
 from sql.duck_types import duck_name
 from sql.information_listing import (
     BASE_TABLE,
-    CATALOG_NAME,
     NO,
     Listed,
     ListedColumn,
@@ -24,6 +23,7 @@ from sql.information_listing import (
     texts,
     yes_or_no,
 )
+from sql.session_functions import CATALOG_NAME
 from sql.system_tables import EVERYTHING, INFORMATION_SCHEMA, Rows, Sought, SystemContext, SystemTable
 from storage.types import ColumnType, Kind
 from storage.views import ReadView
@@ -208,5 +208,3 @@ RELATION_TABLES = (
     SystemTable(INFORMATION_SCHEMA, "views", _VIEWS_COLUMNS, _view_rows, admin_only=False),
     SystemTable(INFORMATION_SCHEMA, "columns", _COLUMNS_COLUMNS, admin_only=False, fill=_columns, seek=_KEY),
 )
-
-

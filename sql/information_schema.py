@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sql.information_constraints import CONSTRAINT_TABLES
-from sql.information_listing import CATALOG_NAME
 from sql.information_others import OTHER_TABLES
 from sql.information_privileges import PRIVILEGE_TABLES
 from sql.information_relations import RELATION_TABLES
+from sql.session_functions import CATALOG_NAME
 
 INFORMATION_SCHEMA_TABLES = (*RELATION_TABLES, *CONSTRAINT_TABLES, *PRIVILEGE_TABLES, *OTHER_TABLES)
 

@@ -18,11 +18,11 @@ from sql.identity import Identity
 from sql.limits import SqlLimits
 from sql.live.settings import LiveSettings
 from sql.live_statements import LiveQueries, NoLiveQueries
-from sql.open_transactions import OpenTransactions
 from sql.parameters import json_kind
 from sql.plan import JsonKind, QueryPlan
 from sql.query import Execution, QueryRuntime, run_query
 from sql.results import StatementResult
+from sql.running_transactions import RunningTransactions
 from sql.show import describe, show
 from sql.statements import Delete, Describe, Insert, Parsed, Query, Show, Statement, Update
 from sql.system_tables import SystemTables
@@ -122,7 +122,7 @@ class Services:
         """Where files are stored; None where there are none."""
         self.live_plans: PlanCache[LivePlan] = PlanCache(limits.plan_cache_entries)
         """Plans of live queries, by `sql.live.binding`."""
-        self.transactions = OpenTransactions()
+        self.transactions = RunningTransactions()
         """The BEGIN … COMMIT batches that run."""
         self._queries: PlanCache[QueryPlan] = PlanCache(limits.plan_cache_entries)
         self._writes: PlanCache[WritePlan] = PlanCache(limits.plan_cache_entries)

@@ -20,10 +20,10 @@ from sql.dml import WritePlan
 from sql.errors import ExecutionError, InvalidInput, PermissionDenied, SqlError, Unsupported
 from sql.identity import Identity, Role
 from sql.live_statements import subscribe_to
-from sql.open_transactions import OpenTransaction
 from sql.results import StatementResult
 from sql.rights import may_impersonate, may_read
 from sql.row_expressions import Evaluation
+from sql.running_transactions import RunningTransaction
 from sql.services import Services, StatementContext, running_write
 from sql.statements import (
     AlterNamespace,
@@ -285,7 +285,7 @@ class Session:
         with self._services.transactions.running(context.identity.user, context.control.request_id) as entry:
             return self._run_transaction(start, entry)
 
-    def _run_transaction(self, start: int, entry: OpenTransaction) -> list[StatementResult]:
+    def _run_transaction(self, start: int, entry: RunningTransaction) -> list[StatementResult]:
         limits = self._services.limits
         self._context.control.check()
         for _ in range(limits.conflict_retries):
@@ -311,7 +311,7 @@ class Session:
             return self._commit(inside)
 
     def _stage(
-        self, start: int, transaction: Transaction, entry: OpenTransaction
+        self, start: int, transaction: Transaction, entry: RunningTransaction
     ) -> tuple[list[StatementResult], bool]:
         """Run the statements of a transaction; their results, and whether it ends in COMMIT."""
         number = self._services.functions.uuid_v7()

@@ -1,8 +1,7 @@
-"""Functions that tell where a query runs: version(), current_database(), current_schema(), current_schemas(), and
-current_setting('search_path'); quote_ident(), which the same tools call.
+"""Functions that tell where a query runs: version(), current_database(), current_schema() and their like.
 
-There is one database, and the namespace of the request is the only schema that is searched. Both stand in what a plan is
-cached by, so their values become literals of the query.
+There is one database, and the namespace of the request is the only schema that is searched. Plans are cached by
+namespace, so the values become literals of the query. quote_ident() is here because the same tools call it.
 """
 
 from __future__ import annotations

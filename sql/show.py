@@ -26,7 +26,6 @@ from storage.catalog import TableDef
 from storage.types import BIGINT, BOOLEAN, INT, TEXT, arrow_type
 from storage.views import ReadView
 
-
 if TYPE_CHECKING:
     from sql.live.subscription import Subscription as Followed
 
@@ -68,7 +67,11 @@ STATS_COLUMNS = (
 
 
 def show(
-    statement: Show, view: ReadView, caller: Caller, system: SystemTables, live: Callable[[], Sequence[Followed]] = tuple
+    statement: Show,
+    view: ReadView,
+    caller: Caller,
+    system: SystemTables,
+    live: Callable[[], Sequence[Followed]] = tuple,
 ) -> StatementResult:
     """SHOW NAMESPACES | TABLES | COLUMNS FROM t | STATS FOR TABLE t."""
     match statement.what:

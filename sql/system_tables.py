@@ -20,7 +20,7 @@ from storage.views import ReadView
 
 if TYPE_CHECKING:
     from sql.live.subscription import Subscription
-    from sql.open_transactions import OpenTransaction
+    from sql.running_transactions import RunningTransaction
     from sql.system_rows import LogLine, NodeFigures, SessionRow
     from sql.topics.browsing import BrowsedTopics
 
@@ -54,7 +54,7 @@ class SystemContext:
     live: Callable[[], Sequence[Subscription]] = tuple
     last_heard: Callable[[str], int | None] = lambda connection_id: None
     sessions: Callable[[], Sequence[SessionRow]] = tuple
-    transactions: Callable[[], Sequence[OpenTransaction]] = tuple
+    transactions: Callable[[], Sequence[RunningTransaction]] = tuple
     logs: Callable[[], Sequence[LogLine]] = tuple
     node: Callable[[], NodeFigures | None] = lambda: None
     topics: BrowsedTopics | None = None
@@ -154,8 +154,8 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     from sql.information_schema import INFORMATION_SCHEMA_TABLES
     from sql.live_statements import LIVE_TABLE
     from sql.system_catalog import CATALOG_TABLES
-    from sql.system_server import SERVER_TABLES
     from sql.system_cluster import CLUSTER_TABLES
+    from sql.system_server import SERVER_TABLES
     from sql.system_topics import MESSAGES_TABLE, OFFSETS_TABLE, TOPICS_TABLE
 
     topics = (TOPICS_TABLE, OFFSETS_TABLE, MESSAGES_TABLE)

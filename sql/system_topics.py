@@ -83,9 +83,7 @@ def _offset_rows(view: ReadView, context: SystemContext) -> Rows:
         )  # fmt: skip
 
 
-def _messages(
-    view: ReadView, context: SystemContext, sought: Sought, wanted: frozenset[str]
-) -> Mapping[str, pa.Array]:
+def _messages(view: ReadView, context: SystemContext, sought: Sought, wanted: frozenset[str]) -> Mapping[str, pa.Array]:
     """One row for each retained message that is sought; payloads are made only when they are asked for."""
     topics = context.topics
     found = [] if topics is None else topics.messages(view, sought, bodies=not wanted.isdisjoint(("key", "payload")))

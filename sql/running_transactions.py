@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from storage.transaction import Transaction
 
 
-class OpenTransaction:
+class RunningTransaction:
     """One batch. `request_id` names the request that it stands in, empty where there is none."""
 
     def __init__(self, user: str, request_id: str) -> None:
@@ -74,25 +74,25 @@ class OpenTransaction:
         return 0 if self._staged is None else self._staged.base_seq
 
 
-class OpenTransactions:
+class RunningTransactions:
     """All that run. Safe from any thread."""
 
     def __init__(self) -> None:
-        self._running: dict[OpenTransaction, None] = {}
+        self._running: dict[RunningTransaction, None] = {}
 
     def __len__(self) -> int:
         return len(self._running)
 
     @contextmanager
-    def running(self, user: str, request_id: str) -> Iterator[OpenTransaction]:
+    def running(self, user: str, request_id: str) -> Iterator[RunningTransaction]:
         """A batch, for as long as the block runs."""
-        entry = OpenTransaction(user, request_id)
+        entry = RunningTransaction(user, request_id)
         self._running[entry] = None
         try:
             yield entry
         finally:
             del self._running[entry]
 
-    def all(self) -> list[OpenTransaction]:
+    def all(self) -> list[RunningTransaction]:
         """Those that have begun, in the order of their BEGIN."""
         return [entry for entry in list(self._running) if entry.transaction_id]
