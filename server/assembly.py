@@ -185,7 +185,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path, address:
         facts = ServerFacts(
             sessions=lambda: session_rows(active.running(), live.members(), SYSTEM_CLOCK, live.time()),
             logs=ring.lines,
-            node=lambda: node_figures(engine, process, address or f"http://{config.server.host}:{config.server.port}"),
+            node=lambda: node_figures(engine, process, address or f"{config.server.host}:{config.server.port}"),
             request_id=current_request_id,
         )
         files = open_files(config, engine, folder)

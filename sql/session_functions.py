@@ -115,5 +115,5 @@ def _quoted(name: exp.Expr) -> exp.Expr:
     doubled = exp.Anonymous(this="replace", expressions=[name.copy(), _text('"'), _text('""')])
     return exp.Case(
         ifs=[exp.If(this=plain, true=exp.cast(name.copy(), "VARCHAR"))],
-        default=exp.Anonymous(this="concat", expressions=[_text('"'), doubled, _text('"')]),
+        default=exp.DPipe(this=exp.DPipe(this=_text('"'), expression=doubled), expression=_text('"')),
     )

@@ -76,9 +76,9 @@ def show(
     """SHOW NAMESPACES | TABLES | COLUMNS FROM t | STATS FOR TABLE t."""
     match statement.what:
         case "namespaces":
-            return _result(NAMESPACE_COLUMNS, _namespaces(view, caller))
+            return result_of(NAMESPACE_COLUMNS, _namespaces(view, caller))
         case "tables":
-            return _result(SCHEMA_COLUMNS, _tables(statement.namespace, view, caller))
+            return result_of(SCHEMA_COLUMNS, _tables(statement.namespace, view, caller))
         case "columns" if statement.table is not None:
             return describe(Describe(statement.table), view, caller, system)
         case "stats" if statement.table is not None:
@@ -95,7 +95,7 @@ def describe(statement: Describe, view: ReadView, caller: Caller, system: System
         for place, shown in enumerate(table.columns, start=1):
             kind = data_type(shown.type)
             rows.append((shown.name, place, place, kind, shown.nullable, shown.name in table.key, None, None, 1))
-        return _result(DESCRIBE_COLUMNS, rows)
+        return result_of(DESCRIBE_COLUMNS, rows)
     for version, latest in schema_versions(table):
         if not (latest or statement.history):
             continue
@@ -105,7 +105,7 @@ def describe(statement: Describe, view: ReadView, caller: Caller, system: System
                 column.name, place, column.column_id, data_type(column.type), column.nullable and not is_key, is_key,
                 column.default, column.comment, version.version,
             ))  # fmt: skip
-    return _result(DESCRIBE_COLUMNS, rows)
+    return result_of(DESCRIBE_COLUMNS, rows)
 
 
 def _namespaces(view: ReadView, caller: Caller) -> Iterable[Sequence[object]]:
@@ -148,7 +148,7 @@ def _stats(
         for s in live()
     )
     row = (table.name, table.namespace, table.schema_version, rows, 0, streams, size)
-    return _result(STATS_COLUMNS, [row])
+    return result_of(STATS_COLUMNS, [row])
 
 
 def _table(name: TableName, view: ReadView, caller: Caller, system: SystemTables) -> TableDef | SystemTable:
@@ -158,7 +158,8 @@ def _table(name: TableName, view: ReadView, caller: Caller, system: SystemTables
     )  # fmt: skip
 
 
-def _result(columns: Sequence[SystemColumn], rows: Iterable[Sequence[object]]) -> StatementResult:
+def result_of(columns: Sequence[SystemColumn], rows: Iterable[Sequence[object]]) -> StatementResult:
+    """Rows of storage values as a result."""
     found = list(rows)
     arrays = [pa.array([row[i] for row in found], arrow_type(c.type)) for i, c in enumerate(columns)]
     return StatementResult(
