@@ -10,8 +10,10 @@ import pyarrow as pa
 from sql.identity import Role, may_write_shared
 from sql.rights import may_read, readable_tables
 from sql.system_tables import SYSTEM, Sought, SystemColumn, SystemContext, SystemTable, own_tables
+from sql.views.reading import readable_views
 from storage.catalog import ColumnDef, TableDef
 from storage.types import INT, TEXT, ColumnType
+from storage.view_definitions import ViewDef
 from storage.views import ReadView
 
 BASE_TABLE = "BASE TABLE"
@@ -56,8 +58,9 @@ def listed(view: ReadView, context: SystemContext, sought: Sought) -> Iterator[L
     """Everything that the caller may read, by namespace and name; `sought` begins with those two."""
     role = context.identity.role
     stored = (_stored(table, role) for table in tables_of(view, context, sought))
+    defined = (_defined(found) for found in views_of(view, context) if sought.admits(found.namespace, found.name))
     computed = (_computed(t) for t in _system_tables(role) if sought.admits(t.namespace, t.name))
-    return iter(sorted((*stored, *computed), key=lambda item: (item.namespace, item.name)))
+    return iter(sorted((*stored, *defined, *computed), key=lambda item: (item.namespace, item.name)))
 
 
 def tables_of(view: ReadView, context: SystemContext, sought: Sought) -> Iterable[TableDef]:
@@ -73,6 +76,11 @@ def tables_of(view: ReadView, context: SystemContext, sought: Sought) -> Iterabl
             return readable_tables(role, catalog)
         case _:
             return []  # compared with NULL
+
+
+def views_of(view: ReadView, context: SystemContext) -> list[ViewDef]:
+    """The views that the caller may know of, by full name."""
+    return readable_views(context.identity.role, view.catalog)
 
 
 def namespaces_of(view: ReadView, context: SystemContext) -> list[str]:
@@ -93,6 +101,11 @@ def _stored(table: TableDef, role: Role) -> Listed:
 def _column(column: ColumnDef, table: TableDef) -> ListedColumn:
     nullable = column.nullable and column.column_id not in table.shown_key
     return ListedColumn(column.name, column.type, nullable, column.default, column.comment)
+
+
+def _defined(view: ViewDef) -> Listed:
+    columns = [ListedColumn(column.name, column.type, nullable=True) for column in view.columns]
+    return Listed(view.namespace, view.name, VIEW, columns, writable=False, definition=view.sql)
 
 
 def _computed(table: SystemTable) -> Listed:

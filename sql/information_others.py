@@ -60,7 +60,6 @@ _ABSENT: dict[str, tuple[SystemColumn, ...]] = {
         "user_defined_type_category is_instantiable is_final data_type",
         "routine_privileges": "grantor grantee specific_catalog specific_schema specific_name routine_catalog "
         "routine_schema routine_name privilege_type is_grantable",
-        "view_table_usage": "view_catalog view_schema view_name table_catalog table_schema table_name",
     }.items()
 }
 

@@ -21,6 +21,7 @@ from sql.information_listing import (
     namespaces_of,
     repeated,
     texts,
+    views_of,
     yes_or_no,
 )
 from sql.session_functions import CATALOG_NAME
@@ -43,6 +44,10 @@ _VIEWS_COLUMNS = texts(
     "table_catalog table_schema table_name view_definition check_option is_updatable is_insertable_into "
     "is_trigger_updatable is_trigger_deletable is_trigger_insertable_into",
     always="table_catalog table_schema table_name check_option is_updatable is_insertable_into",
+)
+_VIEW_USAGE_COLUMNS = texts(
+    "view_catalog view_schema view_name table_catalog table_schema table_name",
+    always="view_catalog view_schema view_name table_catalog table_schema table_name",
 )
 _COLUMNS_COLUMNS = texts(
     "table_catalog table_schema table_name column_name ordinal_position column_default is_nullable data_type "
@@ -131,6 +136,13 @@ def _view_rows(view: ReadView, context: SystemContext) -> Rows:
             yield CATALOG_NAME, item.namespace, item.name, item.definition, "NONE", NO, NO, NO, NO, NO
 
 
+def _view_usage_rows(view: ReadView, context: SystemContext) -> Rows:
+    """What views name in their query: tables, and other views."""
+    for found in views_of(view, context):
+        for namespace, name in sorted(found.reads):
+            yield CATALOG_NAME, found.namespace, found.name, CATALOG_NAME, namespace, name
+
+
 _Read = Callable[[list[Listed], list[ListedColumn], list[_Spelled]], pa.Array]
 
 
@@ -206,5 +218,6 @@ RELATION_TABLES = (
     SystemTable(INFORMATION_SCHEMA, "schemata", _SCHEMATA_COLUMNS, _schemata_rows, admin_only=False),
     SystemTable(INFORMATION_SCHEMA, "tables", _TABLES_COLUMNS, admin_only=False, fill=_tables, seek=_KEY),
     SystemTable(INFORMATION_SCHEMA, "views", _VIEWS_COLUMNS, _view_rows, admin_only=False),
+    SystemTable(INFORMATION_SCHEMA, "view_table_usage", _VIEW_USAGE_COLUMNS, _view_usage_rows, admin_only=False),
     SystemTable(INFORMATION_SCHEMA, "columns", _COLUMNS_COLUMNS, admin_only=False, fill=_columns, seek=_KEY),
 )

@@ -36,6 +36,7 @@ from storage.transaction import Transaction
 from storage.views import ReadView
 
 if TYPE_CHECKING:
+    from sql.jobs.service import JobService
     from sql.live.live_plan import LivePlan
     from sql.topics.hub import TopicHub
 
@@ -118,6 +119,8 @@ class Services:
         self.live: LiveQueries = NoLiveQueries(LiveSettings())
         self.topics: TopicHub
         """Set by `sql.database.Database` before any statement runs."""
+        self.jobs: JobService
+        """Set likewise."""
         self.files: FileStore | None = None
         """Where files are stored; None where there are none."""
         self.live_plans: PlanCache[LivePlan] = PlanCache(limits.plan_cache_entries)

@@ -41,6 +41,14 @@ def server_version() -> str:
         return "Headrace"
 
 
+def leave_out_catalog(tree: exp.Expr) -> None:
+    """Take the name of the database off tables and columns; that of another one stays, for the binder to refuse."""
+    for node in tree.find_all(exp.Table, exp.Column):
+        catalog = node.args.get("catalog")
+        if isinstance(catalog, exp.Identifier) and catalog.name.lower() == CATALOG_NAME:
+            node.set("catalog", None)
+
+
 def rewrite_session_functions(tree: exp.Expr, namespace: str) -> exp.Expr:
     """Replace the calls; raises InvalidSql for wrong arguments."""
     for node in list(tree.find_all(exp.Func)):

@@ -58,6 +58,8 @@ class SystemContext:
     logs: Callable[[], Sequence[LogLine]] = tuple
     node: Callable[[], NodeFigures | None] = lambda: None
     topics: BrowsedTopics | None = None
+    job_progress: Callable[[str], tuple[int, str] | None] = lambda job_id: None
+    """How far a running job is: percent, and what it says."""
 
 
 Rows = Iterable[Sequence[object]]
@@ -152,6 +154,7 @@ def own_tables() -> SystemTables:
 def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     """All tables of this package, and those that other rooms bring."""
     from sql.information_schema import INFORMATION_SCHEMA_TABLES
+    from sql.jobs.tables import JOB_TABLES
     from sql.live_statements import LIVE_TABLE
     from sql.system_catalog import CATALOG_TABLES
     from sql.system_cluster import CLUSTER_TABLES
@@ -160,4 +163,4 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
 
     topics = (TOPICS_TABLE, OFFSETS_TABLE, MESSAGES_TABLE)
     ours = (*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, *topics, *CLUSTER_TABLES, *INFORMATION_SCHEMA_TABLES)
-    return SystemTables([*ours, *extra])
+    return SystemTables([*ours, *JOB_TABLES, *extra])

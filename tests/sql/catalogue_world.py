@@ -28,7 +28,12 @@ CREATE TABLE shop.items (id BIGINT PRIMARY KEY, name TEXT NOT NULL UNIQUE, price
 CREATE TABLE shop.costs (id UUID PRIMARY KEY, cost DOUBLE, since DATE);
 CREATE TABLE shop.wages (id INT PRIMARY KEY, wage FLOAT) WITH (ACCESS_LEVEL = 'DBA');
 CREATE STREAM TABLE shop.clicks (id BIGINT PRIMARY KEY, at DATETIME, x SMALLINT) WITH (TTL_SECONDS = 3600);
+CREATE NAMESPACE shown;
+CREATE VIEW shown.cheap AS SELECT id, name, price FROM shop.items WHERE price < 10;
+CREATE VIEW shown.cheapest AS SELECT min(price) AS least FROM shown.cheap;
+CREATE VIEW shown.payroll AS SELECT sum(wage) AS total FROM shop.wages;
 """
+VIEWS = ("cheap", "cheapest", "payroll")
 TABLES = ("carts", "clicks", "costs", "items", "wages")
 
 

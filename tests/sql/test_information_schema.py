@@ -13,7 +13,7 @@ from sql.information_listing import VIEW
 from sql.information_relations import _UDT_NAMES
 from sql.system_tables import INFORMATION_SCHEMA, own_tables
 from storage.types import Kind
-from tests.sql.catalogue_world import ROLES, TABLES, CatalogueWorld, catalogue_world
+from tests.sql.catalogue_world import ROLES, TABLES, VIEWS, CatalogueWorld, catalogue_world
 
 OWN_NAMES = sorted(table.name for table in own_tables() if table.namespace == INFORMATION_SCHEMA)
 READABLE = {
@@ -80,19 +80,20 @@ QUERIES: dict[str, Asked] = {
         "ELSE quote_ident(table_schema) || '.' || quote_ident(table_name) END AS \"table\" "
         "FROM information_schema.tables WHERE quote_ident(table_schema) NOT IN "
         "('information_schema', 'pg_catalog', 'system') ORDER BY 1",
-        [(f"shop.{name}",) for name in TABLES],
+        [(f"shop.{name}",) for name in TABLES] + [(f"shown.{name}",) for name in VIEWS],
     ),
     "Superset and JDBC drivers, schemas": Asked(
         "SELECT schema_name AS TABLE_SCHEM, catalog_name AS TABLE_CATALOG FROM information_schema.schemata "
         "WHERE schema_name NOT IN ('information_schema', 'system') ORDER BY 1",
-        [("default", "kalam"), ("shop", "kalam")],
+        [("default", "kalam"), ("shop", "kalam"), ("shown", "kalam")],
     ),
     "JDBC drivers, tables by pattern": Asked(
         "SELECT table_catalog AS TABLE_CAT, table_schema AS TABLE_SCHEM, table_name, CASE WHEN "
         "table_type = 'BASE TABLE' THEN 'TABLE' ELSE table_type END AS TABLE_TYPE, NULL AS REMARKS "
         "FROM information_schema.tables WHERE table_schema LIKE 'sh%' AND table_name LIKE 'c%' "
         "ORDER BY TABLE_TYPE, TABLE_CAT, TABLE_SCHEM, table_name",
-        [("kalam", "shop", name, "TABLE", None) for name in ("carts", "clicks", "costs")],
+        [("kalam", "shop", name, "TABLE", None) for name in ("carts", "clicks", "costs")]
+        + [("kalam", "shown", name, "VIEW", None) for name in ("cheap", "cheapest")],
     ),
     "JDBC drivers, primary keys": Asked(
         "SELECT tc.table_schema, tc.table_name, kcu.column_name, kcu.ordinal_position AS key_seq, tc.constraint_name "
@@ -147,6 +148,20 @@ QUERIES: dict[str, Asked] = {
     "TypeORM and Knex, where am I": Asked(
         "SELECT current_database(), current_schema(), version() LIKE 'Headrace%', current_schemas(true)[1]",
         [("kalam", "default", True, "default")],
+    ),
+    "dbt and Metabase, views with their text": Asked(
+        "SELECT table_name, view_definition LIKE 'SELECT%', is_updatable FROM information_schema.views "
+        "WHERE table_schema = 'shown' ORDER BY 1",
+        [(name, True, "NO") for name in VIEWS],
+    ),
+    "dbt, columns of a view": Asked(
+        "SELECT column_name, data_type, is_nullable FROM kalam.information_schema.columns "
+        "WHERE table_schema = 'shown' AND table_name = 'cheap' ORDER BY ordinal_position",
+        [("id", "BIGINT", "YES"), ("name", "TEXT", "YES"), ("price", "DECIMAL(10,2)", "YES")],
+    ),
+    "DataGrip, what views read": Asked(
+        "SELECT view_name, table_schema, table_name FROM information_schema.view_table_usage ORDER BY 1",
+        [("cheap", "shop", "items"), ("cheapest", "shown", "cheap"), ("payroll", "shop", "wages")],
     ),
     "Hibernate and Liquibase, sequences": Asked(
         "SELECT sequence_schema, sequence_name, start_value, increment FROM information_schema.sequences", [],
@@ -210,6 +225,7 @@ def test_a_caller_sees_what_he_may_read_and_do(world: CatalogueWorld, role: Role
 @pytest.mark.parametrize("role", Role)
 def test_no_table_of_it_names_what_the_caller_may_not_know(world: CatalogueWorld, role: Role) -> None:
     hidden = set(TABLES) - READABLE[role]
+    hidden |= set() if role.is_admin else {"payroll"}
     for name in OWN_NAMES:
         text = str(world.rows(f"SELECT * FROM information_schema.{name}", identity=ROLES[role]))
         assert not any(secret in text for secret in hidden), name
@@ -223,7 +239,12 @@ def test_no_table_of_it_names_what_the_caller_may_not_know(world: CatalogueWorld
 def test_finding_gives_what_reading_everything_gives(world: CatalogueWorld, role: Role) -> None:
     """`seek` against a condition that nothing can push down."""
     names = [("shop", name) for name in TABLES]
-    names += [("information_schema", "tables"), ("system", "users"), ("shop", "nothing"), ("nowhere", "items")]
+    names += [("shown", name) for name in VIEWS] + [
+        ("information_schema", "tables"),
+        ("system", "users"),
+        ("shop", "nothing"),
+        ("nowhere", "items"),
+    ]
     sought = [table for table in own_tables() if table.namespace == INFORMATION_SCHEMA and table.seek]
     assert {table.name for table in sought} >= {"tables", "columns", "column_privileges"}
     for table in sought:

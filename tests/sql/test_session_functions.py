@@ -59,6 +59,8 @@ def test_a_column_of_that_name_is_the_column(world: CatalogueWorld) -> None:
 def test_the_database_may_be_named(world: CatalogueWorld) -> None:
     assert world.rows("SELECT count(*) FROM kalam.shop.items") == [(0,)]
     assert world.rows('SELECT count(*) FROM "kalam"."shop"."items"') == [(0,)]
+    assert world.rows("SELECT count(kalam.shop.items.id) FROM kalam.shop.items") == [(0,)]
+    assert world.rows("SELECT least FROM kalam.shown.cheapest") == [(None,)]
     error = world.error("SELECT * FROM other.shop.items")
     assert isinstance(error, InvalidSql)
     assert (error.line, error.column) == (1, 26)
