@@ -131,8 +131,11 @@ def test_only_what_may_be_read_is_listed(db: TopicWorld) -> None:
         assert result.table is not None
         return {row["table_name"] for row in result.table.to_pylist() if row["table_type"] == "view"}
 
+    listing = "SELECT table_name FROM information_schema.views WHERE table_schema = 'app' ORDER BY 1"
     assert shown(ANN) == {"v"}
+    assert db.rows(listing, who=ANN) == [("v",)]
     assert shown(DORA) == {"v", "s", "deep", "u"}
+    assert [name for (name,) in db.rows(listing, who=DORA)] == ["deep", "s", "u", "v"]
     fails(db, "SELECT * FROM app.vv", "Did you mean 'app.v'", TableNotFound, ANN)
 
 
