@@ -18,6 +18,7 @@ from server.auth.bootstrap import bootstrap
 from server.auth.routes import routes as auth_routes
 from server.auth.secret import load_or_create_secret
 from server.config import Config, settings_of
+from server.exchange import client_of_current
 from server.live.events import routes as event_routes
 from server.live.limits import UserSubscriptions
 from server.live.service import LiveService, session_options
@@ -28,6 +29,7 @@ from server.middleware.rate_limit import RateLimits
 from server.routes.metrics import MetricsRoute
 from server.state import AppState
 from server.version import version
+from sql.audit_log import AuditSettings
 from sql.database import Database
 from sql.duck import DuckOptions, bound_process_memory
 from sql.limits import SqlLimits
@@ -185,6 +187,8 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             ws_url=urls.of_current,
             last_heard=last_heard,
             files=files,
+            audit=AuditSettings(config.audit.retention_days),
+            client_ip=client_of_current,
         )
         stack.callback(database.close)
         upgrades = Upgrades(config.security, context.cookies)

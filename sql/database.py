@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
+from sql.audit import Origin
+from sql.audit_log import AuditLog, AuditSettings
 from sql.bulk import insert_file
 from sql.command import Command
 from sql.diagnostics import shown_in
@@ -28,12 +30,13 @@ from sql.identity import Identity
 from sql.limits import SqlLimits
 from sql.live.hub import LiveHub
 from sql.live.settings import LiveSettings
+from sql.numbering import numbered
 from sql.query import Execution, QueryRuntime, stream_query
 from sql.rendering import BigintMode
 from sql.request import parse_request
 from sql.results import ResultColumn, StatementResult
 from sql.services import Services, StatementContext, context_of
-from sql.session import Session, numbered
+from sql.session import Session
 from sql.statements import Describe, ExecuteAs, Parsed, Query, Show, Statement
 from sql.storage_errors import storage_errors
 from sql.system_tables import SystemContext, default_registry
@@ -78,7 +81,8 @@ class Database:
     `bigint` must be the mode in which results are rendered. `settings` gives the rows of system.settings, `stats`
     further metrics for system.stats. Everything that a client can follow goes through `live`, consumers of topics come
     through `topics`; what becomes a message of a topic is decided here from now on. `ws_url` tells, on the event loop,
-    where the client of the request under way finds the WebSocket; `last_heard` is that of `SystemContext`.
+    where the client of the request under way finds the WebSocket, `client_ip` from which address it came; `last_heard`
+    is that of `SystemContext`.
     """
 
     def __init__(
@@ -98,9 +102,12 @@ class Database:
         ws_url: Callable[[], str] = str,
         last_heard: Callable[[str], int | None] = lambda connection_id: None,
         files: FileStore | None = None,
+        audit: AuditSettings | None = None,
+        client_ip: Callable[[], str] = str,
     ) -> None:
         self.limits = limits or SqlLimits()
         self._ws_url = ws_url
+        self._client_ip = client_ip
         functions = functions or FunctionContext()
         self._pool = DuckPool(duck, functions, temp_folder)
         runtime = QueryRuntime(
@@ -125,6 +132,8 @@ class Database:
             bigint=bigint,
         )
         self._services.files = files
+        self.audit = self._services.audit = AuditLog(engine, audit)
+        self.audit.start()
         self._hot = HotStatements(self._services, bigint)
         self._workers = Workers(self.limits.workers, self.limits.max_waiting)
         self.live = LiveHub(self._services, self._workers, live or LiveSettings(snapshot_folder=temp_folder))
@@ -139,6 +148,7 @@ class Database:
         self.topics.stop()
         self._workers.stop(StorageUnavailable("The server is shutting down."))
         self._workers.close()
+        self.audit.close()
         closing = threading.Thread(target=self._close_engines, name=f"{THREADS}_closing", daemon=True)
         closing.start()
         closing.join(CLOSING)
@@ -163,7 +173,7 @@ class Database:
         if hot is not None:
             return [hot]
         control = Control(self.limits.statement_timeout)
-        context = context_of(identity, scope, values, control, self._ws_url())
+        context = context_of(identity, scope, values, control, self._ws_url(), self._client_ip())
 
         def run() -> list[StatementResult]:
             with shown_in(sql):
@@ -195,7 +205,7 @@ class Database:
         if store is None:
             raise Unsupported("This server has no place for files.")
         control = Control(self.limits.stream_timeout)
-        context = context_of(identity, self.scope(namespace), params or (), control, self._ws_url())
+        context = self._context(identity, namespace, params, control)
 
         def run() -> list[StatementResult]:
             with shown_in(sql):
@@ -207,8 +217,10 @@ class Database:
         """The file that a download names, if the caller may read it, and its bytes: close them. Raises SqlError."""
         from sql.files.downloads import find_file, open_bytes
 
+        origin = Origin(identity.user, self._client_ip())
+
         def run() -> tuple[StoredFile, BlobReader]:
-            file = find_file(self._services, request, identity)
+            file = find_file(self._services, request, identity, origin)
             return file, open_bytes(self._services, file)
 
         return await asyncio.to_thread(run)
@@ -223,6 +235,12 @@ class Database:
         with storage_errors(), self._services.engine.snapshot(purpose="namespace") as snapshot:
             return folded if snapshot.catalog.namespace(namespace) is None else namespace
 
+    def _context(
+        self, identity: Identity, namespace: str | None, params: Sequence[object] | None, control: Control
+    ) -> StatementContext:
+        """The context of the request under way."""
+        return context_of(identity, self.scope(namespace), params or (), control, self._ws_url(), self._client_ip())
+
     def _parse(self, sql: str, context: StatementContext) -> list[Parsed]:
         """The statements of a request; checks that exactly the parameters that they use are there."""
         return parse_request(sql, len(context.params), max_statements=self.limits.max_statements)
@@ -234,7 +252,7 @@ class Database:
     ) -> ResultStream:
         """Run all statements of a request and stream the rows of the last one. Raises SqlError."""
         control = Control(self.limits.stream_timeout)
-        context = context_of(identity, self.scope(namespace), params or (), control, self._ws_url())
+        context = self._context(identity, namespace, params, control)
 
         def start() -> tuple[Sequence[ResultColumn], Rows]:
             with shown_in(sql):
@@ -253,7 +271,7 @@ class Database:
                 return result.columns, (batch for batch in result.table.to_batches())
             session.run_all_but_last()
             with numbered(len(batch) - 1, applied=len(batch) - 1), storage_errors():
-                return self._open_stream(inner, last, session.context_of(last))
+                return self._open_stream(inner, last, session.context_of(last, told=True))
 
         columns, rows = await self._workers.run(start, control)
         control.may_be_left = True  # what comes now only reads

@@ -94,9 +94,10 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     """All tables of this package, and those that other rooms bring."""
     from sql.information_schema import INFORMATION_SCHEMA_TABLES
     from sql.live_statements import LIVE_TABLE
+    from sql.system_audit import AUDIT_TABLE
     from sql.system_catalog import CATALOG_TABLES
     from sql.system_server import SERVER_TABLES
     from sql.system_topics import OFFSETS_TABLE, TOPICS_TABLE
 
     ours = (*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, TOPICS_TABLE, OFFSETS_TABLE, *INFORMATION_SCHEMA_TABLES)
-    return SystemTables([*ours, *extra])
+    return SystemTables([*ours, AUDIT_TABLE, *extra])
