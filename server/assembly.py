@@ -32,6 +32,7 @@ from server.version import version
 from sql.audit_log import AuditSettings
 from sql.database import Database
 from sql.duck import DuckOptions, bound_process_memory
+from sql.jobs.settings import JobSettings
 from sql.limits import SqlLimits
 from sql.live.settings import LiveSettings
 from sql.rendering import BigintMode
@@ -130,6 +131,21 @@ def topic_settings(config: Config) -> TopicSettings:
     )
 
 
+def job_settings(config: Config) -> JobSettings:
+    """Return what the configuration means for jobs."""
+    jobs = config.jobs
+    return JobSettings(
+        max_concurrent=jobs.max_concurrent,
+        max_waiting=jobs.max_waiting,
+        max_retries=jobs.max_retries,
+        retry_backoff=jobs.retry_backoff_ms / 1000,
+        retention=jobs.retention_seconds,
+        max_finished=jobs.max_finished,
+        cleanup_interval=jobs.cleanup_interval_seconds,
+        stop=jobs.stop_seconds,
+    )
+
+
 def stats_of(engine: StorageEngine, started: float) -> dict[str, str]:
     """Return the figures of `system.stats`; `started` is the clock's reading at the start."""
     uptime = SYSTEM_CLOCK.monotonic() - started
@@ -184,6 +200,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             bigint=BigintMode(config.wire.bigint),
             live=live_settings(config, folder / "tmp"),
             topics=topic_settings(config),
+            jobs=job_settings(config),
             ws_url=urls.of_current,
             last_heard=last_heard,
             files=files,
@@ -204,6 +221,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             database.scope,
         )
         live.start()
+        database.start()
         files.start()
         stack.push_async_callback(live.close)
         watch.on_change = live.accounts_changed

@@ -352,6 +352,27 @@ class TopicsSection(msgspec.Struct, frozen=True):
     ] = GIB
 
 
+class JobsSection(msgspec.Struct, frozen=True):
+    """Work in the background: flushing, compaction, backups, exports, clean-up."""
+
+    max_concurrent: Annotated[int, Meta(ge=1, le=100, description="Jobs that run at once; others wait")] = 10
+    max_waiting: Annotated[int, Meta(ge=1, description="Jobs that may wait before new ones are refused with 503")] = (
+        10_000
+    )
+    max_retries: Annotated[int, Meta(ge=0, le=100, description="How often a job that failed is run again")] = 3
+    retry_backoff_ms: Annotated[
+        int, Meta(ge=1, le=3_600_000, description="Milliseconds before that, doubled each time")
+    ] = 100
+    retention_seconds: Annotated[int, Meta(ge=0, description="How long finished jobs stay in system.jobs")] = 604_800
+    max_finished: Annotated[int, Meta(ge=0, description="How many finished jobs stay in system.jobs at most")] = 10_000
+    cleanup_interval_seconds: Annotated[
+        float, Meta(gt=0, le=86_400, description="Time between looks for jobs that are to be removed")
+    ] = 600.0
+    stop_seconds: Annotated[
+        float, Meta(ge=0, description="How long running jobs may take to stop; they go on after the next start")
+    ] = 10.0
+
+
 class ExecutionSection(msgspec.Struct, frozen=True):
     """Bounds of a statement."""
 
@@ -432,6 +453,7 @@ class Config(msgspec.Struct, frozen=True):
     websocket: WebsocketSection = msgspec.field(default_factory=WebsocketSection)
     live: LiveSection = msgspec.field(default_factory=LiveSection)
     topics: TopicsSection = msgspec.field(default_factory=TopicsSection)
+    jobs: JobsSection = msgspec.field(default_factory=JobsSection)
     execution: ExecutionSection = msgspec.field(default_factory=ExecutionSection)
     duckdb: DuckdbSection = msgspec.field(default_factory=DuckdbSection)
     wire: WireSection = msgspec.field(default_factory=WireSection)

@@ -93,12 +93,15 @@ def audited_definition(
 
 
 def _dropped(before: Catalog, after: Catalog) -> list[str]:
-    """The tables and topics that are gone: those of a dropped namespace."""
+    """The tables, topics and views that are gone: those of a dropped namespace."""
     if before is after:
         return []
-    gone = {table.full_name for table in before.tables()} - {table.full_name for table in after.tables()}
-    gone |= {topic.full_name for topic in before.topics()} - {topic.full_name for topic in after.topics()}
-    return sorted(gone)
+
+    def names(catalog: Catalog) -> set[str]:
+        found = {table.full_name for table in catalog.tables()} | {view.full_name for view in catalog.views()}
+        return found | {topic.full_name for topic in catalog.topics()}
+
+    return sorted(names(before) - names(after))
 
 
 def audited_account(statement: CreateUser | AlterUser | DropUser, context: StatementContext, work: Work) -> Work:

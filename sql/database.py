@@ -27,6 +27,9 @@ from sql.errors import InvalidSql, QueryTimeout, StorageUnavailable, Unsupported
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.identity import Identity
+from sql.jobs import cleanup as job_cleanup
+from sql.jobs.service import JobService
+from sql.jobs.settings import JobSettings
 from sql.limits import SqlLimits
 from sql.live.hub import LiveHub
 from sql.live.settings import LiveSettings
@@ -99,6 +102,7 @@ class Database:
         bigint: BigintMode = BigintMode.AUTO,
         live: LiveSettings | None = None,
         topics: TopicSettings | None = None,
+        jobs: JobSettings | None = None,
         ws_url: Callable[[], str] = str,
         last_heard: Callable[[str], int | None] = lambda connection_id: None,
         files: FileStore | None = None,
@@ -119,6 +123,7 @@ class Database:
                 stats=lambda: {**stats(), **{name: str(value) for name, value in self.figures().items()}},
                 live=self.live.subscriptions,
                 last_heard=last_heard,
+                job_progress=self.jobs.progress_of,
             ),
         )
         self._services = Services(
@@ -140,10 +145,17 @@ class Database:
         self._services.live = self.live
         self.topics = TopicHub(self._services, self._workers, topics)
         self._services.topics = self.topics
+        self.jobs = self._services.jobs = JobService(engine, jobs)
+        job_cleanup.register(self.jobs, engine)
         self._router = engine.router = SqlRouter(self._services)
+
+    def start(self) -> None:
+        """Begin to run jobs; without it they are stored and wait. Raises StorageError."""
+        self.jobs.start()
 
     def close(self) -> None:
         """Stop what runs, give the query engine back; waits for both, but not for ever: see `Workers.run`."""
+        self.jobs.stop()
         self.live.stop()
         self.topics.stop()
         self._workers.stop(StorageUnavailable("The server is shutting down."))
@@ -158,8 +170,8 @@ class Database:
         self._router.close()
 
     def figures(self) -> dict[str, int]:
-        """Figures of live queries and topics for system.stats, beside those that `stats` gives."""
-        return {**self.live.stats(), **self.topics.stats()}
+        """Figures of live queries, topics and jobs for system.stats, beside those that `stats` gives."""
+        return {**self.live.stats(), **self.topics.stats(), **self.jobs.figures()}
 
     # --- statements ----------------------------------------------------------------------------------------------
 

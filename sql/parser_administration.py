@@ -7,12 +7,14 @@ from typing import Final
 
 from sql import parser_live as live
 from sql.command import Command
+from sql.jobs.statements import parse_kill_job
 from sql.parser_cursor import Cursor
 
 LONGEST: Final = 3
 """Most words that tell a command."""
 
 ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
+    ("kill", "job"): parse_kill_job,
     ("kill", "live"): live.parse_kill,
 }
 """Parsers by first words, in small letters. Each is called behind them."""

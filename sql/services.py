@@ -37,6 +37,7 @@ from storage.transaction import Transaction
 from storage.views import ReadView
 
 if TYPE_CHECKING:
+    from sql.jobs.service import JobService
     from sql.live.live_plan import LivePlan
     from sql.topics.hub import TopicHub
 
@@ -140,6 +141,8 @@ class Services:
         self.live: LiveQueries = NoLiveQueries(LiveSettings())
         self.topics: TopicHub
         """Set by `sql.database.Database` before any statement runs."""
+        self.jobs: JobService
+        """Set likewise."""
         self.audit: AuditLog
         """Set likewise."""
         self.files: FileStore | None = None

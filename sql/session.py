@@ -13,30 +13,24 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from sql import ddl, users
+from sql import users
 from sql.audited import audited_account, audited_definition, run_command
 from sql.command import Command
+from sql.defining import DEFINITIONS, definition
 from sql.dml import WritePlan
 from sql.errors import ExecutionError, Unsupported
 from sql.impersonation import Impersonation, enter, impersonating, refuse_shared
 from sql.live_statements import subscribe_to
 from sql.numbering import numbered
 from sql.results import StatementResult
-from sql.row_expressions import Evaluation
-from sql.services import Services, StatementContext, running_write
+from sql.services import Services, StatementContext
 from sql.statements import (
-    AlterNamespace,
-    AlterTable,
     AlterUser,
     Begin,
     Commit,
-    CreateNamespace,
-    CreateTable,
     CreateUser,
     Delete,
     Describe,
-    DropNamespace,
-    DropTable,
     DropUser,
     ExecuteAs,
     Explain,
@@ -58,10 +52,7 @@ from sql.topic_statements import (
     ConsumeFrom,
     Publish,
     ResetGroup,
-    TopicDefinition,
 )
-from sql.topics import definitions as topic_definitions
-from sql.topics import sources as topic_sources
 from sql.topics import statements as topic_messages
 from sql.write_targets import refuse_streams
 from storage.errors import DuplicateKey, SchemaChanged, StorageError, WriteConflict
@@ -69,7 +60,6 @@ from storage.transaction import Transaction
 from storage.views import ReadView
 from storage.writer import WriteTransaction
 
-DEFINITIONS = (CreateTable, AlterTable, DropTable, CreateNamespace, AlterNamespace, DropNamespace)
 ACCOUNTS = (CreateUser, AlterUser, DropUser)
 WRITES = (Insert, Update, Delete)
 
@@ -154,8 +144,8 @@ class Session:
     def _autocommit(
         self, statement: Statement, parsed: Parsed, context: StatementContext, impersonation: Impersonation | None
     ) -> StatementResult:
-        if isinstance(statement, (*DEFINITIONS, *TOPIC_DEFINITIONS)):
-            work = self._definition(statement, context)
+        if isinstance(statement, DEFINITIONS):
+            work = definition(statement, context, self._services)
             also = None if impersonation is None else impersonation.stage
             result = self._commit(audited_definition(parsed, statement, context, work, also))
         elif isinstance(statement, Command):
@@ -173,33 +163,6 @@ class Session:
                 result = self._read(statement, parsed, snapshot, context)
         result.as_user = context.identity.user
         return result
-
-    def _definition(
-        self, statement: Statement, context: StatementContext
-    ) -> Callable[[WriteTransaction], StatementResult]:
-        if isinstance(statement, TOPIC_DEFINITIONS):
-            return lambda writer: self._define_topic(statement, writer, context)
-        assert isinstance(statement, DEFINITIONS)
-        return lambda writer: self._define(statement, writer, context)
-
-    def _define(
-        self, statement: ddl.DefinitionStatement, writer: WriteTransaction, context: StatementContext
-    ) -> StatementResult:
-        services = self._services
-        evaluation = Evaluation(services.binding(writer, context), running_write(services, context))
-        result = ddl.run(statement, writer, context, evaluation)
-        if isinstance(statement, AlterTable):
-            altered = writer.catalog.table(statement.table.namespace or context.namespace, statement.table.name)
-            if altered is not None:
-                topic_sources.check_bound(altered, writer.catalog, services.binding(writer, context))
-        return result
-
-    def _define_topic(
-        self, statement: TopicDefinition, writer: WriteTransaction, context: StatementContext
-    ) -> StatementResult:
-        services = self._services
-        binding = services.binding(writer, context)
-        return topic_definitions.run(statement, writer, context, binding, services.topics.settings)
 
     def _enter(self, parsed: Parsed) -> tuple[Statement, StatementContext]:
         statement, context = parsed.statement, self._context
@@ -357,7 +320,7 @@ class Session:
         """Run one statement, the one at `position`, inside the transaction that began at `start`."""
         parsed = self._batch[position]
         statement, context = self._enter(parsed)
-        if isinstance(statement, (*DEFINITIONS, *ACCOUNTS, *TOPIC_DEFINITIONS, Command)):
+        if isinstance(statement, (*DEFINITIONS, *ACCOUNTS, Command)):
             raise Unsupported(
                 "Definitions and accounts cannot be changed inside BEGIN … COMMIT, and nothing be administered; "
                 "run the statement outside of it."

@@ -46,6 +46,8 @@ class SystemContext:
     stats: Callable[[], Mapping[str, str]] = dict
     live: Callable[[], Sequence[Subscription]] = tuple
     last_heard: Callable[[str], int | None] = lambda connection_id: None
+    job_progress: Callable[[str], tuple[int, str] | None] = lambda job_id: None
+    """How far a running job is: percent, and what it says."""
 
 
 Rows = Iterable[Sequence[object]]
@@ -93,6 +95,7 @@ class SystemTables:
 def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     """All tables of this package, and those that other rooms bring."""
     from sql.information_schema import INFORMATION_SCHEMA_TABLES
+    from sql.jobs.tables import JOB_TABLES
     from sql.live_statements import LIVE_TABLE
     from sql.system_audit import AUDIT_TABLE
     from sql.system_catalog import CATALOG_TABLES
@@ -100,4 +103,4 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     from sql.system_topics import OFFSETS_TABLE, TOPICS_TABLE
 
     ours = (*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, TOPICS_TABLE, OFFSETS_TABLE, *INFORMATION_SCHEMA_TABLES)
-    return SystemTables([*ours, AUDIT_TABLE, *extra])
+    return SystemTables([*ours, *JOB_TABLES, AUDIT_TABLE, *extra])

@@ -17,7 +17,10 @@ GOOD = "GoodPass99"
 
 
 class Action(NamedTuple):
-    """What a role tries: a statement, or a request to another route (`path` with a JSON or text body)."""
+    """What a role tries: a statement, or a request to another route (`path` with a JSON or text body).
+
+    Who may do it is answered `status`.
+    """
 
     row: str
     allowed: tuple[str, ...]
@@ -25,6 +28,7 @@ class Action(NamedTuple):
     before: str = ""
     path: str = ""
     body: dict[str, Any] | str | None = None
+    status: int = 200
 
 
 def _levels(what: str, sql: str, *, write: bool = False, before: str = "") -> list[Action]:
@@ -50,6 +54,7 @@ ACCOUNTS = "Create, alter and drop accounts"
 GRANT = "Grant the role system, change accounts that have it"
 CONSUME = "Consume, acknowledge, reset, publish, in SQL and over HTTP"
 TOPICS = "Create, alter, clear and drop topics"
+VIEWS = "Create and drop views"
 EVERYONE = "USE, BEGIN … COMMIT, EXPLAIN, SHOW NAMESPACES and TABLES, SUBSCRIBE TO"
 
 ACTIONS: list[Action] = [
@@ -111,7 +116,7 @@ ACTIONS: list[Action] = [
     Action("Read `information_schema`", ALL, "SELECT * FROM information_schema.tables"),
     Action("Read `information_schema`", ALL, "SELECT * FROM information_schema.columns"),
     Action("Read `information_schema`", ALL, "SELECT * FROM information_schema.schemata"),
-    *_system("users namespaces tables columns schemas datatypes settings stats live topics topic_offsets audit_log"),
+    *_system("users namespaces tables columns schemas datatypes settings stats live topics topic_offsets audit_log jobs job_nodes"),
     Action("Read `system.*`", ADMINS, "DESCRIBE TABLE system.users"),
     Action("Read `system.*`", ADMINS, "SUBSCRIBE TO SELECT user_id FROM system.users"),
     Action(EVERYONE, ALL, "SHOW NAMESPACES"),
@@ -125,6 +130,15 @@ ACTIONS: list[Action] = [
     Action("Create, alter and drop namespaces", ADMINS, "ALTER NAMESPACE app SET OPTIONS (a = {n})"),
     Action("Create, alter and drop namespaces", ADMINS, "DROP NAMESPACE m{n}", "CREATE NAMESPACE m{n}"),
     Action("Create, alter and drop namespaces", ADMINS, "DROP NAMESPACE IF EXISTS none{n}"),
+    Action(VIEWS, ADMINS, "CREATE VIEW app.r{n} AS SELECT id FROM app.public_t"),
+    Action(VIEWS, ADMINS, "CREATE OR REPLACE VIEW app.r{n} AS SELECT 1 AS one"),
+    Action(VIEWS, ADMINS, "DROP VIEW app.k{n}", "CREATE VIEW app.k{n} AS SELECT 1 AS one"),
+    *(Action(f"Read a view of SHARED tables {'of level dba' if level == 'dba' else f'that are {level}'}",
+             {"public": ALL, "dba": ADMINS}.get(level, SERVICE_UP), f"SELECT * FROM app.view{{n}}_{level}",
+             f"CREATE VIEW app.view{{n}}_{level} AS SELECT id FROM app.{level}_t") for level in LEVELS),
+    Action("Read a view of USER tables: one's own rows", ALL, "SELECT * FROM app.w{n}",
+           "CREATE VIEW app.w{n} AS SELECT id FROM app.mine"),
+    Action("End jobs", ADMINS, "KILL JOB 'none{n}'", status=404),
     Action(CONSUME, SERVICE_UP, "CONSUME FROM app.news GROUP g{n}"),
     Action(CONSUME, SERVICE_UP, "PUBLISH TO app.news PAYLOAD 'x'"),
     Action(CONSUME, SERVICE_UP, "ACK app.news GROUP a{n} UPTO OFFSET 0", "PUBLISH TO app.news PAYLOAD 'x'"),

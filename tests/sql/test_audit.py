@@ -80,6 +80,10 @@ DEFINITIONS = [
     ("CREATE STREAM TABLE s (id INT) WITH (TTL_SECONDS = 9)", "CREATE_TABLE", "app.s"),
     ("ALTER TABLE n1.t ADD COLUMN w INT", "ALTER_TABLE", "n1.t"),
     ("ALTER TABLE n1.t SET ACCESS LEVEL PUBLIC", "ALTER_TABLE", "n1.t"),
+    ("CREATE VIEW n1.all_t AS SELECT id FROM n1.t WHERE v <> 'hidden'", "CREATE_VIEW", "n1.all_t"),
+    ("CREATE OR REPLACE VIEW n1.all_t AS SELECT id FROM n1.t", "CREATE_VIEW", "n1.all_t"),
+    ("DROP VIEW n1.all_t", "DROP_VIEW", "n1.all_t"),
+    ("CREATE VIEW n1.kept AS SELECT 1 AS one", "CREATE_VIEW", "n1.kept"),
     ("CREATE TOPIC n1.changes", "CREATE_TOPIC", "n1.changes"),
     ("ALTER TOPIC n1.changes ADD SOURCE n1.t ON INSERT", "ADD_TOPIC_SOURCE", "n1.changes"),
     ("ALTER TOPIC n1.changes SET RETENTION (seconds = 60)", "ALTER_TOPIC_OPTIONS", "n1.changes"),
@@ -101,7 +105,7 @@ def test_every_definition_has_its_entry_in_its_own_commit(world: TopicWorld) -> 
         assert (entry.actor, entry.action, entry.target, entry.subject) == ("dora", action, target, None)
         assert json.loads(entry.details or "")["statement"] == sql.replace("'hidden'", "'***'")
     dropped = json.loads(entries(world)[-1].details or "")["dropped"]
-    assert dropped == ["n1.t"]
+    assert dropped == ["n1.kept", "n1.t"]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +113,7 @@ def test_every_definition_has_its_entry_in_its_own_commit(world: TopicWorld) -> 
     [
         "CREATE NAMESPACE IF NOT EXISTS app", "CREATE NAMESPACE app", "DROP TABLE IF EXISTS none", "DROP TABLE none",
         "CREATE USER TABLE IF NOT EXISTS mine (id INT PRIMARY KEY)", "ALTER TABLE mine ALTER COLUMN v DROP NOT NULL",
-        "DROP TOPIC IF EXISTS none", "DROP USER IF EXISTS nobody", "ALTER USER nobody SET ROLE dba",
+        "DROP TOPIC IF EXISTS none", "DROP VIEW IF EXISTS none", "KILL JOB 'none'", "DROP USER IF EXISTS nobody", "ALTER USER nobody SET ROLE dba",
         "SELECT * FROM mine", "INSERT INTO mine VALUES (1, 'x')", "SHOW TABLES", "USE app", "BEGIN; COMMIT",
         "EXECUTE AS USER 'root' (SELECT 1)",
     ],
