@@ -37,6 +37,7 @@ from sql.limits import SqlLimits
 from sql.live.settings import LiveSettings
 from sql.rendering import BigintMode
 from sql.topics.settings import TopicSettings
+from sql.user_cleanup import UserCleanupSettings
 from sql.users import PasswordSettings
 from storage.blobs import open_blobs
 from storage.engine import StorageEngine
@@ -205,6 +206,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             last_heard=last_heard,
             files=files,
             audit=AuditSettings(config.audit.retention_days),
+            user_cleanup=UserCleanupSettings(config.user_management.deletion_grace_period_days),
             client_ip=client_of_current,
         )
         stack.callback(database.close)

@@ -9,8 +9,8 @@ Three ways in, by what may be lost:
   tables, put into the writer's queue without waiting for it. The read costs no sync of its own; what was read in the
   moment before a crash may be missing.
 
-A thread looks once a minute whether counts are due and once an hour whether entries are older than the configured time.
-It removes them in works of `SLICE` entries, so that nobody waits for it.
+`tick`, once a minute, writes the counts that are due, and once an hour removes the entries that are older than the
+configured time, in works of `SLICE` entries, so that nobody waits for it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Refusals:
 
 
 class AuditLog:
-    """The audit log of one database. Safe from any thread; `start` once, `close` before the engine."""
+    """The audit log of one database. Safe from any thread; `close` it before the engine."""
 
     def __init__(
         self, engine: StorageEngine, settings: AuditSettings | None = None, clock: Clock = SYSTEM_CLOCK
@@ -78,8 +78,6 @@ class AuditLog:
         self._reads: OrderedDict[_Read, float] = OrderedDict()
         self._refusals: OrderedDict[str, _Refusals] = OrderedDict()
         self._pruned: float | None = None
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
 
     # --- entries -------------------------------------------------------------------------------------------------
 
@@ -150,26 +148,9 @@ class AuditLog:
 
     # --- housekeeping --------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin to look after the log."""
-        self._thread = threading.Thread(target=self._run, name="headrace_audit", daemon=True)
-        self._thread.start()
-
     def close(self) -> None:
-        """Write what was only counted and end the thread."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(MINUTE)
+        """Write what was only counted."""
         self._write_counts(every=True)
-
-    def _run(self) -> None:
-        while not self._stop.wait(MINUTE):
-            try:
-                self.tick()
-            except StorageError as error:
-                _log.warning("the audit log cannot be looked after now: %s", error)
-            except Exception:  # noqa: BLE001  it must go on with the next minute
-                _log.exception("looking after the audit log failed")
 
     def tick(self) -> None:
         """Write counts whose minute is over; once an hour remove what is too old. Raises StorageError."""
@@ -193,7 +174,7 @@ class AuditLog:
             return 0
         bound = oldest_name(max(0, self._clock.now_us() - self.settings.retention_days * DAY_US))
         removed = 0
-        while not self._stop.is_set():
+        while True:
             with self._engine.snapshot(purpose="audit log") as snapshot, snapshot.reading() as reader:
                 names = names_below(reader, AUDIT_KIND, bound, SLICE)
             if not names:

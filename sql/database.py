@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from sql.audit import Origin
-from sql.audit_log import AuditLog, AuditSettings
+from sql.audit_log import HOUR, MINUTE, AuditLog, AuditSettings
 from sql.bulk import insert_file
 from sql.command import Command
 from sql.diagnostics import shown_in
@@ -26,6 +26,7 @@ from sql.duck import DuckOptions, DuckPool
 from sql.errors import InvalidSql, QueryTimeout, StorageUnavailable, Unsupported
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
+from sql.housekeeping import Housekeeping
 from sql.identity import Identity
 from sql.jobs import cleanup as job_cleanup
 from sql.jobs.service import JobService
@@ -46,6 +47,7 @@ from sql.system_tables import SystemContext, default_registry
 from sql.topics.hub import TopicHub
 from sql.topics.router import SqlRouter
 from sql.topics.settings import TopicSettings
+from sql.user_cleanup import UserCleanup, UserCleanupSettings
 from sql.users import PasswordSettings
 from sql.workers import CLOSING, THREADS, Cancelled, Control, Workers
 from storage.blobs import BlobReader
@@ -107,6 +109,7 @@ class Database:
         last_heard: Callable[[str], int | None] = lambda connection_id: None,
         files: FileStore | None = None,
         audit: AuditSettings | None = None,
+        user_cleanup: UserCleanupSettings | None = None,
         client_ip: Callable[[], str] = str,
     ) -> None:
         self.limits = limits or SqlLimits()
@@ -138,7 +141,6 @@ class Database:
         )
         self._services.files = files
         self.audit = self._services.audit = AuditLog(engine, audit)
-        self.audit.start()
         self._hot = HotStatements(self._services, bigint)
         self._workers = Workers(self.limits.workers, self.limits.max_waiting)
         self.live = LiveHub(self._services, self._workers, live or LiveSettings(snapshot_folder=temp_folder))
@@ -147,14 +149,19 @@ class Database:
         self._services.topics = self.topics
         self.jobs = self._services.jobs = JobService(engine, jobs)
         job_cleanup.register(self.jobs, engine)
+        self._housekeeping = Housekeeping()
+        self._housekeeping.add(MINUTE, self.audit.tick)
+        self._housekeeping.add(HOUR, UserCleanup(engine, self.jobs, user_cleanup).look)
         self._router = engine.router = SqlRouter(self._services)
 
     def start(self) -> None:
-        """Begin to run jobs; without it they are stored and wait. Raises StorageError."""
+        """Begin to run jobs, which wait without it, and to look after what grows old. Raises StorageError."""
         self.jobs.start()
+        self._housekeeping.start()
 
     def close(self) -> None:
         """Stop what runs, give the query engine back; waits for both, but not for ever: see `Workers.run`."""
+        self._housekeeping.stop()
         self.jobs.stop()
         self.live.stop()
         self.topics.stop()

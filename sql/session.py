@@ -46,7 +46,6 @@ from sql.statements import (
 )
 from sql.storage_errors import storage_errors, translated
 from sql.topic_statements import (
-    TOPIC_DEFINITIONS,
     TOPIC_MESSAGES,
     AckTopic,
     ConsumeFrom,

@@ -113,7 +113,8 @@ def test_every_definition_has_its_entry_in_its_own_commit(world: TopicWorld) -> 
     [
         "CREATE NAMESPACE IF NOT EXISTS app", "CREATE NAMESPACE app", "DROP TABLE IF EXISTS none", "DROP TABLE none",
         "CREATE USER TABLE IF NOT EXISTS mine (id INT PRIMARY KEY)", "ALTER TABLE mine ALTER COLUMN v DROP NOT NULL",
-        "DROP TOPIC IF EXISTS none", "DROP VIEW IF EXISTS none", "KILL JOB 'none'", "DROP USER IF EXISTS nobody", "ALTER USER nobody SET ROLE dba",
+        "DROP TOPIC IF EXISTS none",
+        "DROP VIEW IF EXISTS none", "KILL JOB 'none'", "DROP USER IF EXISTS nobody", "ALTER USER nobody SET ROLE dba",
         "SELECT * FROM mine", "INSERT INTO mine VALUES (1, 'x')", "SHOW TABLES", "USE app", "BEGIN; COMMIT",
         "EXECUTE AS USER 'root' (SELECT 1)",
     ],
