@@ -23,6 +23,7 @@ from sql.impersonation import Impersonation, enter, impersonating, refuse_shared
 from sql.live_statements import subscribe_to
 from sql.numbering import numbered
 from sql.results import StatementResult
+from sql.running_transactions import RunningTransaction
 from sql.services import Services, StatementContext
 from sql.statements import (
     AlterUser,
@@ -256,21 +257,23 @@ class Session:
         """Run BEGIN at `start` up to its COMMIT or ROLLBACK; the results of all of them."""
         committed = False
         try:
-            results, committed = self._run_transaction(start)
+            user, request_id = self._context.identity.user, self._context.control.request_id
+            with self._services.transactions.running(user, request_id) as entry:
+                results, committed = self._run_transaction(start, entry)
         finally:
             for impersonation in self._impersonations:
                 impersonation.end(committed=committed)
             self._impersonations.clear()
         return results
 
-    def _run_transaction(self, start: int) -> tuple[list[StatementResult], bool]:
+    def _run_transaction(self, start: int, entry: RunningTransaction) -> tuple[list[StatementResult], bool]:
         """The results, and whether what was staged was committed."""
         limits = self._services.limits
         self._context.control.check()
         for _ in range(limits.conflict_retries):
             with numbered(start, applied=start), storage_errors(), self._services.snapshot(self._context) as snapshot:
                 transaction = Transaction(snapshot)
-                results, keep = self._stage(start, transaction)
+                results, keep = self._stage(start, transaction, entry)
                 if not keep or not transaction.staged_rows:
                     return results, False
                 try:
@@ -281,7 +284,7 @@ class Session:
 
         def inside(writer: WriteTransaction) -> tuple[list[StatementResult], bool]:
             transaction = Transaction(writer)
-            answers, apply = self._stage(start, transaction)
+            answers, apply = self._stage(start, transaction, entry)
             if apply:
                 transaction.apply(writer)
             return answers, apply
@@ -289,10 +292,13 @@ class Session:
         with numbered(start, applied=start):
             return self._commit(inside)
 
-    def _stage(self, start: int, transaction: Transaction) -> tuple[list[StatementResult], bool]:
+    def _stage(
+        self, start: int, transaction: Transaction, entry: RunningTransaction
+    ) -> tuple[list[StatementResult], bool]:
         """Run the statements of a transaction; their results, and whether it ends in COMMIT."""
         self._impersonations.clear()
         number = self._services.functions.uuid_v7()
+        entry.begin(str(number), transaction)
         user = self._context.identity.user
         results = [StatementResult(message=f"Transaction started ({number})", as_user=user)]
         deadline = time.monotonic() + self._services.limits.transaction_timeout
@@ -300,6 +306,7 @@ class Session:
             parsed = self._batch[position]
             with numbered(position, applied=start):
                 self._context.control.check()
+                entry.touch()
                 if time.monotonic() > deadline:
                     raise ExecutionError("Invalid operation: the transaction ran too long and was rolled back")
                 if isinstance(parsed.statement, Begin):
@@ -307,6 +314,8 @@ class Session:
                 if isinstance(parsed.statement, (Commit, Rollback)):
                     committed = isinstance(parsed.statement, Commit)
                     word = "committed" if committed else "rolled back"
+                    if committed:
+                        entry.commits()
                     results.append(StatementResult(message=f"Transaction {word} ({number})", as_user=user))
                     return results, committed
                 results.append(self._staged(position, start, transaction))

@@ -117,7 +117,7 @@ ACTIONS: list[Action] = [
     Action("Read `information_schema`", ALL, "SELECT * FROM information_schema.columns"),
     Action("Read `information_schema`", ALL, "SELECT * FROM information_schema.schemata"),
     *_system("users namespaces tables columns schemas datatypes settings stats live topics topic_offsets"),
-    *_system("audit_log jobs job_nodes"),
+    *_system("audit_log jobs job_nodes server_logs sessions transactions cluster cluster_groups"),
     Action("Read `system.*`", ADMINS, "DESCRIBE TABLE system.users"),
     Action("Read `system.*`", ADMINS, "SUBSCRIBE TO SELECT user_id FROM system.users"),
     Action(EVERYONE, ALL, "SHOW NAMESPACES"),
