@@ -22,12 +22,13 @@ def test_from_the_set_up_on_and_through_a_kill(fresh_server: RunningServer) -> N
     server.sql(f"CREATE USER 'ann' WITH PASSWORD '{PASSWORD}' ROLE user; CREATE NAMESPACE app")
     server.sql("CREATE USER TABLE app.notes (id INT PRIMARY KEY, v TEXT)")
     server.sql("EXECUTE AS USER 'ann' (INSERT INTO app.notes VALUES (1, 'x'))")
-    with server.client_of(server.login("ann", PASSWORD)) as ann:
-        refused = ann.post("/v1/api/sql", json={"sql": "EXECUTE AS USER 'admin' (SELECT 1)"})
-        assert refused.status_code == 403
+    token = server.login("ann", PASSWORD)
     wrong = {"user": "ann", "password": "not that one"}
     forwarded = {"X-Forwarded-For": "203.0.113.5"}
     assert httpx.post(f"{server.url}/v1/api/auth/login", json=wrong, headers=forwarded).status_code == 401
+    with server.client_of(token) as ann:  # durable, and with it what was queued before
+        refused = ann.post("/v1/api/sql", json={"sql": "EXECUTE AS USER 'admin' (SELECT 1)"})
+        assert refused.status_code == 403
     server.restart()
     told = log(server)
     assert told == [
@@ -37,8 +38,8 @@ def test_from_the_set_up_on_and_through_a_kill(fresh_server: RunningServer) -> N
         ["admin", "CREATE_NAMESPACE", "app", None, HERE],
         ["admin", "CREATE_TABLE", "app.notes", None, HERE],
         ["admin", "EXECUTE_AS_USER", "app.notes", "ann", HERE],
-        ["ann", "EXECUTE_AS_USER_DENIED", "admin", "admin", HERE],
         ["ann", "LOGIN_FAILED", "ann", "ann", "203.0.113.5"],
+        ["ann", "EXECUTE_AS_USER_DENIED", "admin", "admin", HERE],
     ]
     shown = server.rows("SELECT * FROM system.audit_log")
     assert PASSWORD not in str(shown)
