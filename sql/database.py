@@ -41,6 +41,9 @@ from sql.topics.hub import TopicHub
 from sql.topics.router import SqlRouter
 from sql.topics.settings import TopicSettings
 from sql.users import PasswordSettings
+from sql.vectors.indexes import VectorIndexes
+from sql.vectors.settings import VectorSettings
+from sql.vectors.upkeep import VectorUpkeep
 from sql.workers import CLOSING, THREADS, Cancelled, Control, Workers
 from storage.blobs import BlobReader
 from storage.engine import StorageEngine
@@ -98,6 +101,7 @@ class Database:
         ws_url: Callable[[], str] = str,
         last_heard: Callable[[str], int | None] = lambda connection_id: None,
         files: FileStore | None = None,
+        vectors: VectorSettings | None = None,
     ) -> None:
         self.limits = limits or SqlLimits()
         self._ws_url = ws_url
@@ -113,6 +117,7 @@ class Database:
                 live=self.live.subscriptions,
                 last_heard=last_heard,
             ),
+            VectorIndexes(vectors),
         )
         self._services = Services(
             engine,
@@ -131,14 +136,18 @@ class Database:
         self._services.live = self.live
         self.topics = TopicHub(self._services, self._workers, topics)
         self._services.topics = self.topics
+        self.vectors = self._services.vectors = VectorUpkeep(engine, runtime.vectors)
+        self.vectors.watch()
         self._router = engine.router = SqlRouter(self._services)
 
     def close(self) -> None:
         """Stop what runs, give the query engine back; waits for both, but not for ever: see `Workers.run`."""
         self.live.stop()
         self.topics.stop()
+        self.vectors.stop()
         self._workers.stop(StorageUnavailable("The server is shutting down."))
         self._workers.close()
+        self.vectors.close()
         closing = threading.Thread(target=self._close_engines, name=f"{THREADS}_closing", daemon=True)
         closing.start()
         closing.join(CLOSING)

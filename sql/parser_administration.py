@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sql import parser_live as live
+from sql import parser_vectors as vectors
 from sql.command import Command
 from sql.parser_cursor import Cursor
 
@@ -14,6 +15,8 @@ LONGEST: Final = 3
 
 ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
     ("kill", "live"): live.parse_kill,
+    ("create", "vector", "index"): vectors.parse_create_vector_index,
+    ("drop", "vector", "index"): vectors.parse_drop_vector_index,
 }
 """Parsers by first words, in small letters. Each is called behind them."""
 

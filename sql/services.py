@@ -37,6 +37,9 @@ from storage.views import ReadView
 if TYPE_CHECKING:
     from sql.live.live_plan import LivePlan
     from sql.topics.hub import TopicHub
+    from sql.vectors.upkeep import VectorUpkeep
+    from storage.catalog import TableDef
+    from storage.vector_definitions import VectorIndexDef
 
 _LEASE_SLACK = 5.0
 """Seconds that a snapshot's lease outlives the deadline of the statement that reads it."""
@@ -119,6 +122,8 @@ class Services:
         """Set by `sql.database.Database` before any statement runs."""
         self.files: FileStore | None = None
         """Where files are stored; None where there are none."""
+        self.vectors: VectorUpkeep | None = None
+        """What builds vector indexes and keeps them; None where searches are always exact."""
         self.live_plans: PlanCache[LivePlan] = PlanCache(limits.plan_cache_entries)
         """Plans of live queries, by `sql.live.binding`."""
         self._queries: PlanCache[QueryPlan] = PlanCache(limits.plan_cache_entries)
@@ -181,6 +186,11 @@ class Services:
         except BaseException:
             writer.rollback_to(mark)
             raise
+
+    def build_vector_index(self, table: TableDef, index: VectorIndexDef, context: StatementContext) -> None:
+        """Have a new vector index built in the background."""
+        if self.vectors is not None:
+            self.vectors.created(table.table_id, index.index_id)
 
     # --- commands ------------------------------------------------------------------------------------------------
 
