@@ -35,6 +35,7 @@ from sql.live.settings import LiveSettings
 from sql.rendering import BigintMode
 from sql.topics.settings import TopicSettings
 from sql.users import PasswordSettings
+from sql.vectors.settings import VectorSettings
 from storage.blobs import open_blobs
 from storage.engine import StorageEngine
 from storage.file_store import FileStore
@@ -128,6 +129,11 @@ def topic_settings(config: Config) -> TopicSettings:
     )
 
 
+def vector_settings(config: Config, folder: Path) -> VectorSettings:
+    """Return what the configuration means for vector indexes; their files lie in `folder`."""
+    return VectorSettings(folder, config.vectors.memory_bytes, config.vectors.min_rows)
+
+
 def stats_of(engine: StorageEngine, started: float) -> dict[str, str]:
     """Return the figures of `system.stats`; `started` is the clock's reading at the start."""
     uptime = SYSTEM_CLOCK.monotonic() - started
@@ -185,6 +191,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             ws_url=urls.of_current,
             last_heard=last_heard,
             files=files,
+            vectors=vector_settings(config, folder / "vectors"),
         )
         stack.callback(database.close)
         upgrades = Upgrades(config.security, context.cookies)

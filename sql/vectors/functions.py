@@ -132,8 +132,7 @@ def _rewritten(
             argument.meta[_TYPE] = embedding(dimension or 0)
     sides = []
     for argument in arguments:
-        typed = exp.cast(argument.copy(), f"FLOAT{suffix}", dialect="duckdb")
-        sides.append(exp.cast(typed, f"DOUBLE{suffix}", dialect="duckdb"))
+        sides.append(_as(_as(argument.copy(), f"FLOAT{suffix}"), f"DOUBLE{suffix}"))
     name = f"{'array' if array else 'list'}_{function.duck}"
     distance: exp.Expr = exp.Anonymous(this=name, expressions=sides)
     null = exp.or_(*(exp.Is(this=argument.copy(), expression=exp.Null()) for argument in arguments))
@@ -150,6 +149,11 @@ def _rewritten(
         if array and known is not None and operand is not None:
             result.meta[DISTANCE] = Distance(known[0], known[1], function.metric, operand, function.similar)
     return result
+
+
+def _as(node: exp.Expr, kind: str) -> exp.Expr:
+    """A cast; `exp.cast` takes one array for the other."""
+    return exp.Cast(this=node, to=exp.DataType.build(kind, dialect="duckdb"))
 
 
 def embedding_column(node: exp.Expr, uses: Sequence[TableUse]) -> tuple[TableUse, str] | None:

@@ -65,7 +65,7 @@ def _ordering(tree: exp.Select) -> Distance | None:
     if order is None or not order.expressions:
         return None
     term = order.expressions[0]
-    if not isinstance(term, exp.Ordered) or term.args.get("nulls_first") or term.args.get("with_fill"):
+    if not isinstance(term, exp.Ordered) or term.args.get("with_fill"):
         return None
     node = term.this
     while isinstance(node, exp.Paren):
@@ -76,7 +76,9 @@ def _ordering(tree: exp.Select) -> Distance | None:
     found = node.meta.get(DISTANCE) if node.meta else None
     if not isinstance(found, Distance) or bool(term.args.get("desc")) is not found.similar:
         return None
-    return found
+    target = found.use.target
+    nullable = not isinstance(target, TableDef) or target.by_name[found.column].nullable
+    return None if term.args.get("nulls_first") and nullable else found
 
 
 def _count(tree: exp.Select, key: str, kind: type[exp.Expr]) -> Operand | None:

@@ -465,7 +465,6 @@ UNSUPPORTED = [
     ("CREATE STORAGE s TYPE s3", "CREATE STORAGE"), ("STORAGE FLUSH TABLE t", "STORAGE"), ("SHOW STORAGES", "STORAGES"),
     ("KILL JOB 'x'", "KILL"), ("BACKUP DATABASE TO 'x'", "BACKUP"),
     ("CREATE OR REPLACE TOPIC t", "OR REPLACE TOPIC"), ("GRANT a TO b", "GRANT"),
-    ("ALTER TABLE t CREATE INDEX a", "Indexes"), ("ALTER TABLE t DROP VECTOR INDEX a", "Indexes"),
     ("ALTER TABLE t ADD CONSTRAINT c CHECK (a > 1)", "constraint"), ("ALTER TABLE t RENAME TO u", "Renaming a table"),
     ("CREATE TABLE t (a INT REFERENCES u)", "foreign key"), ("CREATE TABLE t (a INT, FOREIGN KEY (a) REFERENCES u)",
     "FOREIGN KEY"), ("CREATE TABLE t (a INT GENERATED ALWAYS AS (1))", "Generated columns"),
