@@ -70,5 +70,6 @@ def bounds(metric: VectorMetric, rows: Singles, query: Doubles) -> tuple[Doubles
         else:
             about, scale = -products, lengths * whole
         error = 4 * (rows.shape[1] + 2) * _EPS * scale
+        low, high = about - error, about + error
         certain = (lengths > _SMALLEST) & (lengths < _LARGEST) & (_SMALLEST < whole < _LARGEST)
-    return np.where(certain, about - error, -np.inf), np.where(certain, about + error, np.inf)
+    return np.where(certain, low, -np.inf), np.where(certain, high, np.inf)
