@@ -130,9 +130,7 @@ def _rewritten(
     for argument in arguments:
         if array and parameter_index(argument) is not None:
             argument.meta[_TYPE] = embedding(dimension or 0)
-    sides = []
-    for argument in arguments:
-        sides.append(_as(_as(argument.copy(), f"FLOAT{suffix}"), f"DOUBLE{suffix}"))
+    sides = [_as(_as(argument.copy(), f"FLOAT{suffix}"), f"DOUBLE{suffix}") for argument in arguments]
     name = f"{'array' if array else 'list'}_{function.duck}"
     distance: exp.Expr = exp.Anonymous(this=name, expressions=sides)
     null = exp.or_(*(exp.Is(this=argument.copy(), expression=exp.Null()) for argument in arguments))

@@ -1,8 +1,9 @@
 """Real text embeddings without a download: latent semantic analysis of the docstrings of Python's standard library.
 
 Each docstring is a document. Weights are tf-idf with sublinear tf, as Salton and Buckley define them; the projection is
-a truncated singular value decomposition by random range finding (Halko, Martinsson, Tropp 2011), from a fixed seed. The vectors of
-several thousand texts lie as embeddings of texts do: clustered, with near duplicates and with a few odd ones.
+a truncated singular value decomposition by random range finding (Halko, Martinsson, Tropp 2011), from a fixed seed. The
+vectors of several thousand texts lie as embeddings of texts do: clustered, with near duplicates and with a few odd
+ones.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -162,16 +163,7 @@ def test_searching_while_rows_are_written_and_taken_in(tmp_path: Path) -> None:
     world = VectorWorld(tmp_path, min_rows=100)
     world.insert(range(500), vectors(0, 500))
     world.build()
-    failures: list[BaseException] = []
     done = threading.Event()
-
-    def guarded(work) -> None:
-        try:
-            work()
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            done.set() if work is write else None
 
     def write() -> None:
         for step in range(40):
@@ -188,13 +180,14 @@ def test_searching_while_rows_are_written_and_taken_in(tmp_path: Path) -> None:
                 assert all(view.live(world.table, "", found.seqs.tolist()))
                 assert recall(found, true) >= 0.8
 
-    threads = [threading.Thread(target=guarded, args=(write,))]
-    threads += [threading.Thread(target=guarded, args=(lambda seed=seed: read(seed),)) for seed in (1, 2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    with ThreadPoolExecutor(3) as threads:
+        readers = [threads.submit(read, seed) for seed in (1, 2)]
+        try:
+            threads.submit(write).result()
+        finally:
+            done.set()
+        for reader in readers:
+            reader.result()
     world.close()
 
 

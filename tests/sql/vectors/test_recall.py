@@ -29,5 +29,4 @@ def test_recall_at_10_on_docstrings(tmp_path: Path, metric: VectorMetric, record
         shares = [recall(world.search(view, query, 10), world.exactly(view, query, 10)) for query in queries]
     world.close()
     record_property("recall", float(np.mean(shares)))
-    print(f"\nrecall@10 {metric}: {np.mean(shares):.4f} over {len(stored)} rows")
     assert np.mean(shares) >= 0.95
