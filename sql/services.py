@@ -22,6 +22,7 @@ from sql.parameters import json_kind
 from sql.plan import JsonKind, QueryPlan
 from sql.query import Execution, QueryRuntime, run_query
 from sql.results import StatementResult
+from sql.running_transactions import RunningTransactions
 from sql.show import describe, show
 from sql.statements import Delete, Describe, Insert, Parsed, Query, Show, Statement, Update
 from sql.system_tables import SystemTables
@@ -35,11 +36,10 @@ from storage.transaction import Transaction
 from storage.views import ReadView
 
 if TYPE_CHECKING:
+    from sql.jobs.service import JobService
     from sql.live.live_plan import LivePlan
     from sql.topics.hub import TopicHub
     from sql.vectors.upkeep import VectorUpkeep
-    from storage.catalog import TableDef
-    from storage.vector_definitions import VectorIndexDef
 
 _LEASE_SLACK = 5.0
 """Seconds that a snapshot's lease outlives the deadline of the statement that reads it."""
@@ -120,14 +120,23 @@ class Services:
         self.live: LiveQueries = NoLiveQueries(LiveSettings())
         self.topics: TopicHub
         """Set by `sql.database.Database` before any statement runs."""
+        self.jobs: JobService
+        """Set likewise."""
         self.files: FileStore | None = None
         """Where files are stored; None where there are none."""
-        self.vectors: VectorUpkeep | None = None
-        """What builds vector indexes and keeps them; None where searches are always exact."""
+        self.vectors: VectorUpkeep
+        """What builds vector indexes and keeps them; set by `sql.database.Database`."""
         self.live_plans: PlanCache[LivePlan] = PlanCache(limits.plan_cache_entries)
         """Plans of live queries, by `sql.live.binding`."""
+        self.transactions = RunningTransactions()
+        """The BEGIN … COMMIT batches that run."""
         self._queries: PlanCache[QueryPlan] = PlanCache(limits.plan_cache_entries)
         self._writes: PlanCache[WritePlan] = PlanCache(limits.plan_cache_entries)
+
+    @property
+    def cached_plans(self) -> int:
+        """Plans that are remembered: of queries, writes and live queries."""
+        return len(self._queries) + len(self._writes) + len(self.live_plans)
 
     def snapshot(self, context: StatementContext) -> Snapshot:
         """A snapshot that outlives the request's deadline by little."""
@@ -187,18 +196,13 @@ class Services:
             writer.rollback_to(mark)
             raise
 
-    def build_vector_index(self, table: TableDef, index: VectorIndexDef, context: StatementContext) -> None:
-        """Have a new vector index built in the background."""
-        if self.vectors is not None:
-            self.vectors.created(table.table_id, index.index_id)
-
     # --- commands ------------------------------------------------------------------------------------------------
 
     def show(self, statement: Show | Describe, view: ReadView, context: StatementContext) -> StatementResult:
         """SHOW and DESCRIBE."""
         if isinstance(statement, Describe):
             return describe(statement, view, context, self.system)
-        return show(statement, view, context, self.system)
+        return show(statement, view, context, self.system, self.live.subscriptions)
 
     def explain(
         self, statement: Statement, analyze: bool, view: ReadView, context: StatementContext

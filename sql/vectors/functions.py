@@ -19,10 +19,11 @@ from sqlglot import exp
 
 from sql.errors import InvalidParameter
 from sql.generate import text_of
+from sql.outputs import sources
 from sql.plain import NOT_PLAIN, parameter_index, plain_value
 from sql.plan import Constant, Operand, ParameterRef
 from sql.rewrite import function_name
-from sql.scope import TableUse, invalid
+from sql.scope import TableUse, invalid, renames_columns
 from sql.values import converter
 from storage.types import ColumnType, Kind, embedding
 from storage.vector_definitions import VectorMetric
@@ -161,7 +162,13 @@ def embedding_column(node: exp.Expr, uses: Sequence[TableUse]) -> tuple[TableUse
     if not isinstance(node, exp.Column) or node.args.get("catalog") is not None:
         return None
     name, table = node.name.lower(), node.table.lower()
-    found = [use for use in uses if use.type_of(name) is not None and table in {"", use.alias}]
+    select = node.find_ancestor(exp.Select)
+    if select is None or node.find_ancestor(exp.Lambda) is not None:
+        return None
+    if not table and not sources(select, uses)[1]:
+        return None  # something else than tables stands in FROM, and may have such a column
+    of_select = [use for use in uses if use.select is select and not renames_columns(use.node)]
+    found = [use for use in of_select if use.type_of(name) is not None and table in {"", use.alias}]
     if len(found) != 1:
         return None
     kind = found[0].type_of(name)

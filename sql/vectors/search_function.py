@@ -28,6 +28,7 @@ from sql.system_tables import SystemColumn, SystemTable
 from sql.values import converter
 from sql.vectors.functions import literal_vector
 from sql.vectors.indexes import VectorIndexes
+from sql.views.errors import of_view
 from storage.catalog import TableDef
 from storage.types import FLOAT, TEXT, Kind, arrow_type
 from storage.vector_definitions import VectorMetric
@@ -62,7 +63,8 @@ def place_searches(tree: exp.Expr, context: BindContext) -> dict[int, VectorSear
         table = call.parent
         if not isinstance(table, exp.Table) or table.this is not call:
             raise invalid(f"vector_search is a table and stands in FROM: {_USAGE}.", call)
-        found[id(table)] = _bound(call, context)
+        with of_view(table):
+            found[id(table)] = _bound(call, context)
         if not table.alias:
             table.set("alias", exp.TableAlias(this=exp.to_identifier(NAME)))
         table.set("this", exp.to_identifier(f"__hr_{NAME}"))

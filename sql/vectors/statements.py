@@ -18,6 +18,7 @@ from sql.errors import ExecutionError
 from sql.results import StatementResult
 from sql.storage_errors import storage_errors
 from sql.table_name import TableName
+from sql.vectors.jobs import request_build
 from storage.catalog import TableDef, TableKind
 from storage.types import Kind
 from storage.vector_definitions import VectorIndexDef, VectorMetric
@@ -42,15 +43,17 @@ class CreateVectorIndex(Command):
     def run(self, context: StatementContext, services: Services) -> StatementResult:
         """Put the definition; the index is built in the background."""
 
-        def define(writer: WriteTransaction) -> tuple[str, TableDef, VectorIndexDef | None]:
+        def define(writer: WriteTransaction) -> str:
             table = require_table(self.table, writer, context, "altered")
             check_may_alter(context.identity, table)
-            return _created(self, table, writer)
+            message, index = _created(self, table, writer)
+            if index is not None:
+                request_build(services.jobs, writer, table, index, context.identity.user)
+            return message
 
         with storage_errors():
-            message, table, index = services.engine.commit_sync(define)
-        if index is not None:
-            services.build_vector_index(table, index, context)
+            message = services.engine.commit_sync(define)
+        services.vectors.watch()
         return StatementResult(message=message)
 
 
@@ -92,8 +95,8 @@ class DropVectorIndex(Command):
 
 def _created(
     statement: CreateVectorIndex, table: TableDef, writer: WriteTransaction
-) -> tuple[str, TableDef, VectorIndexDef | None]:
-    """The message, the table and, if it is new, the index."""
+) -> tuple[str, VectorIndexDef | None]:
+    """The message and, if it is new, the index."""
     column = table.by_name.get(statement.column)
     if column is None:
         raise ExecutionError(f"Not found: Column '{statement.column}' does not exist in table {table.full_name}")
@@ -108,7 +111,7 @@ def _created(
     existing = table.vector_index(column.name)
     if existing is not None:
         if statement.if_not_exists:
-            return f"Vector index on {table.full_name}.{column.name} exists already (skipped)", table, None
+            return f"Vector index on {table.full_name}.{column.name} exists already (skipped)", None
         raise ExecutionError(
             f"Already exists: Column '{column.name}' of {table.full_name} has the vector index {existing.name} "
             f"({existing.metric.shown})"
@@ -123,7 +126,7 @@ def _created(
         updated_at=writer.now_us(),
     )
     writer.put_table(changed)
-    return f"Vector index enabled on {table.full_name}.{column.name} ({index.metric.shown})", changed, index
+    return f"Vector index enabled on {table.full_name}.{column.name} ({index.metric.shown})", index
 
 
 def _found(

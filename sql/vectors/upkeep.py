@@ -52,7 +52,6 @@ class VectorUpkeep:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._asked: set[IndexPlace] = set()
-        self._new: list[tuple[int, int]] = []
         self._behind: dict[IndexPlace, int] = {}
         self._definitions_changed = True
         indexes.wanted = self._want
@@ -63,13 +62,6 @@ class VectorUpkeep:
             if self._thread is None and not self._stop.is_set() and any(_defined(self._engine.catalog)):
                 self._thread = threading.Thread(target=self._run, name=_THREAD, daemon=True)
                 self._thread.start()
-
-    def created(self, table_id: int, index_id: int) -> None:
-        """Build a new index in the background."""
-        with self._lock:
-            self._new.append((table_id, index_id))
-        self._wake.set()
-        self.watch()
 
     def stop(self) -> None:
         """Let the thread end soon."""
@@ -117,7 +109,7 @@ class VectorUpkeep:
         try:
             while True:
                 with self._lock:
-                    waiting = bool(self._asked or self._new)
+                    waiting = bool(self._asked)
                 quiet = not waiting and not self._wake.wait(_QUIET if self._behind else None)
                 if self._stop.wait(0 if quiet or waiting else _PAUSE):
                     return
@@ -152,9 +144,6 @@ class VectorUpkeep:
             self._sort_out()
         with self._lock:
             due, self._asked = self._asked, set()
-            new, self._new = self._new, []
-        for table_id, index_id in new:
-            due |= set(self._places(table_id, index_id))
         enough = 1 if quiet else self._indexes.settings.follow_rows
         due |= {place for place, rows in self._behind.items() if rows >= enough}
         for place in due:

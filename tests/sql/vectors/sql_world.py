@@ -34,6 +34,7 @@ class Sql:
         self.engine = StorageEngine.open(self.folder / "data", StorageOptions(map_start=64 << 20, merge=False))
         vectors = VectorSettings(self.folder / "vectors", min_rows=300, follow_rows=50)
         self.database = Database(self.engine, vectors=vectors)
+        self.database.start()
 
     def close(self) -> None:
         self.database.close()

@@ -136,6 +136,16 @@ def test_the_background_builds_and_follows(sql: Sql) -> None:
     sql.insert("app.t", BASE[:400])
     sql.run("CREATE VECTOR INDEX near ON app.t (v)")
 
+    async def until_done(sql: Sql, job: str) -> None:
+        while True:
+            [result] = await sql.database.execute(job, (), "app", ADMIN)
+            [row] = result.table.to_pylist()
+            if row["status"] == "completed":
+                assert "app.t" in row["parameters"]
+                assert row["message"] == "400 rows in 1 partition(s)"
+                return
+            await asyncio.sleep(0.02)
+
     async def until(condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(60):
             while not condition():
@@ -145,6 +155,8 @@ def test_the_background_builds_and_follows(sql: Sql) -> None:
         return [len(index) for index in sql.database.vectors._indexes.residents().values()]
 
     sql.loop.run_until_complete(until(lambda: held() == [400]))
+    job = "SELECT job_type, status, parameters, message FROM system.jobs WHERE job_type = 'vector_index'"
+    sql.loop.run_until_complete(until_done(sql, job))
     sql.insert("app.t", BASE[400:500], 400)
     sql.loop.run_until_complete(until(lambda: held() == [500]))
     sql.run("DROP VECTOR INDEX near")
@@ -197,6 +209,16 @@ def test_shared_tables_by_their_access_level(sql: Sql) -> None:
             else:
                 with pytest.raises(PermissionDenied, match="may not read"):
                     sql.rows(search.format(table), who=who)
+
+
+def test_a_view_searches_for_its_caller(sql: Sql) -> None:
+    sql.run("CREATE USER TABLE app.notes (id INT PRIMARY KEY, kind TEXT, v EMBEDDING(12))")
+    ones = [1.0] * 12
+    sql.run(f"CREATE VIEW app.near AS SELECT row_id FROM vector_search('app.notes', 'v', '{ones}')")
+    sql.insert("app.notes", BASE[:3], who=ALICE)
+    sql.insert("app.notes", BASE[3:5], 3, who=BOB)
+    assert {row[0] for row in sql.rows("SELECT * FROM app.near", who=ALICE)} == {"0", "1", "2"}
+    assert {row[0] for row in sql.rows("SELECT * FROM app.near", who=BOB)} == {"3", "4"}
 
 
 def test_who_may_define_indexes(sql: Sql) -> None:

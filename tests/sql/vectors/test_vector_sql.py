@@ -78,6 +78,17 @@ def test_functions_at_their_edges(docs: Sql) -> None:
         docs.rows("SELECT COSINE_DISTANCE([1.0, id], [1.0, 2.0, 3.0]) FROM app.l2")
 
 
+def test_a_name_means_what_its_own_from_says(docs: Sql) -> None:
+    """Columns of other scopes, aliases and lambdas that share the name of an embedding have other dimensions."""
+    for text in (
+        "WITH c AS (SELECT [1.0, 0.0] AS v FROM app.l2 LIMIT 1) SELECT L2_DISTANCE(v, '[0, 0]') FROM c",
+        "SELECT L2_DISTANCE(x.v, '[0, 0]') FROM (SELECT [1.0, 0.0] AS v) x, app.l2 WHERE id = 1",
+        "SELECT list_transform([[1.0, 0.0]], v -> L2_DISTANCE(v, '[0, 0]'))[1] FROM app.l2 WHERE id = 1",
+        "SELECT L2_DISTANCE(k, '[0, 0]') FROM (SELECT id AS i, [1.0, 0.0] AS k FROM app.l2 WHERE id = 1)",
+    ):
+        assert docs.rows(text) == [(1.0,)], text
+
+
 # --- ORDER BY … LIMIT ------------------------------------------------------------------------------------------------
 
 
