@@ -80,7 +80,7 @@ def load(client: httpx.Client, base: Vectors) -> None:
     until = time.monotonic() + BUILD_SECONDS
     while time.monotonic() < until:
         plan = sql(client, f"EXPLAIN {SEARCH}", [base[0].tolist()])
-        if any(row[0].startswith("vector index: ") for row in plan):
+        if any(str(row[0]).startswith("vector index: ") for row in plan):
             return
         time.sleep(0.5)
     message = "the index was not built in time"
