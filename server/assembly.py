@@ -46,6 +46,7 @@ from sql.system_rows import ServerFacts
 from sql.topics.settings import TopicSettings
 from sql.user_cleanup import UserCleanupSettings
 from sql.users import PasswordSettings
+from sql.vectors.settings import VectorSettings
 from storage.blobs import open_blobs
 from storage.engine import StorageEngine
 from storage.file_store import FileStore
@@ -139,6 +140,11 @@ def topic_settings(config: Config) -> TopicSettings:
     )
 
 
+def vector_settings(config: Config, folder: Path) -> VectorSettings:
+    """Return what the configuration means for vector indexes; their files lie in `folder`."""
+    return VectorSettings(folder, config.vectors.memory_bytes, config.vectors.min_rows)
+
+
 def job_settings(config: Config) -> JobSettings:
     """Return what the configuration means for jobs."""
     jobs = config.jobs
@@ -226,6 +232,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path, address:
             audit=AuditSettings(config.audit.retention_days),
             user_cleanup=UserCleanupSettings(config.user_management.deletion_grace_period_days),
             client_ip=client_of_current,
+            vectors=vector_settings(config, folder / "vectors"),
             facts=facts,
         )
         stack.callback(database.close)

@@ -450,6 +450,21 @@ class CompatSection(msgspec.Struct, frozen=True):
     ] = True
 
 
+class VectorsSection(msgspec.Struct, frozen=True):
+    """Vector indexes on EMBEDDING columns."""
+
+    memory_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Memory of all indexes: the least recently used are unloaded, larger ones searched exactly",
+        ),
+    ] = GIB
+    min_rows: Annotated[
+        int, Meta(ge=1, description="Rows of a table, or of one user in a USER table, below which search is exact")
+    ] = 5_000
+
+
 class Config(msgspec.Struct, frozen=True):
     """The whole configuration."""
 
@@ -472,6 +487,7 @@ class Config(msgspec.Struct, frozen=True):
     jobs: JobsSection = msgspec.field(default_factory=JobsSection)
     execution: ExecutionSection = msgspec.field(default_factory=ExecutionSection)
     duckdb: DuckdbSection = msgspec.field(default_factory=DuckdbSection)
+    vectors: VectorsSection = msgspec.field(default_factory=VectorsSection)
     wire: WireSection = msgspec.field(default_factory=WireSection)
     compat: CompatSection = msgspec.field(default_factory=CompatSection)
 

@@ -189,7 +189,8 @@ def _drop_column(operation: DropColumn, table: TableDef, txn: RowWriter) -> _Cha
     if len(table.columns) == 1:
         raise ExecutionError(f"Invalid operation: Column '{column.name}' is the only column of {table.full_name}")
     left = tuple(other for other in table.columns if other is not column)
-    return _Change(description, msgspec.structs.replace(table, columns=left))
+    indexes = tuple(index for index in table.vector_indexes if index.column_id != column.column_id)
+    return _Change(description, msgspec.structs.replace(table, columns=left, vector_indexes=indexes))
 
 
 def _modify_column(operation: ModifyColumn, table: TableDef, txn: RowWriter) -> _Change:
@@ -213,6 +214,10 @@ def _modify_column(operation: ModifyColumn, table: TableDef, txn: RowWriter) -> 
 def _with_type(table: TableDef, column: ColumnDef, operation: ModifyColumn, txn: RowWriter) -> ColumnDef:
     """The column with its new type."""
     new = operation.type
+    if table.vector_index(column.name) is not None:
+        raise ExecutionError(
+            f"Invalid operation: Column '{column.name}' has a vector index; drop that before its type is changed"
+        )
     in_key = _in_key(table, column)
     if in_key and not (is_widening(column.type, new) and keeps_keys(column.type, new)):
         raise ExecutionError(

@@ -51,6 +51,10 @@ from sql.topics.router import SqlRouter
 from sql.topics.settings import TopicSettings
 from sql.user_cleanup import UserCleanup, UserCleanupSettings
 from sql.users import PasswordSettings
+from sql.vectors import jobs as vector_jobs
+from sql.vectors.indexes import VectorIndexes
+from sql.vectors.settings import VectorSettings
+from sql.vectors.upkeep import VectorUpkeep
 from sql.workers import CLOSING, THREADS, Cancelled, Control, Workers
 from storage.blobs import BlobReader
 from storage.engine import StorageEngine
@@ -110,6 +114,7 @@ class Database:
         ws_url: Callable[[], str] = str,
         last_heard: Callable[[str], int | None] = lambda connection_id: None,
         files: FileStore | None = None,
+        vectors: VectorSettings | None = None,
         facts: ServerFacts | None = None,
         audit: AuditSettings | None = None,
         user_cleanup: UserCleanupSettings | None = None,
@@ -139,6 +144,7 @@ class Database:
                 topics=browsed,
                 job_progress=self.jobs.progress_of,
             ),
+            VectorIndexes(vectors),
         )
         self._services = Services(
             engine,
@@ -158,11 +164,14 @@ class Database:
         self._services.live = self.live
         self.topics = TopicHub(self._services, self._workers, topics)
         self._services.topics = self.topics
+        self.vectors = self._services.vectors = VectorUpkeep(engine, runtime.vectors)
+        self.vectors.watch()
         self.jobs = self._services.jobs = JobService(engine, jobs)
         job_cleanup.register(self.jobs, engine)
         self._housekeeping = Housekeeping()
         self._housekeeping.add(MINUTE, self.audit.tick)
         self._housekeeping.add(HOUR, UserCleanup(engine, self.jobs, user_cleanup).look)
+        vector_jobs.register(self.jobs, self.vectors)
         self._router = engine.router = SqlRouter(self._services)
 
     def start(self) -> None:
@@ -176,9 +185,11 @@ class Database:
         self.jobs.stop()
         self.live.stop()
         self.topics.stop()
+        self.vectors.stop()
         self._workers.stop(StorageUnavailable("The server is shutting down."))
         self._workers.close()
         self.audit.close()
+        self.vectors.close()
         closing = threading.Thread(target=self._close_engines, name=f"{THREADS}_closing", daemon=True)
         closing.start()
         closing.join(CLOSING)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sql.jobs.service import JobService
     from sql.live.live_plan import LivePlan
     from sql.topics.hub import TopicHub
+    from sql.vectors.upkeep import VectorUpkeep
 
 _LEASE_SLACK = 5.0
 """Seconds that a snapshot's lease outlives the deadline of the statement that reads it."""
@@ -148,6 +149,8 @@ class Services:
         """Set likewise."""
         self.files: FileStore | None = None
         """Where files are stored; None where there are none."""
+        self.vectors: VectorUpkeep
+        """What builds vector indexes and keeps them; set by `sql.database.Database`."""
         self.live_plans: PlanCache[LivePlan] = PlanCache(limits.plan_cache_entries)
         """Plans of live queries, by `sql.live.binding`."""
         self.transactions = RunningTransactions()
