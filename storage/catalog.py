@@ -47,7 +47,8 @@ class ColumnDef(msgspec.Struct, frozen=True):
     """One column. `column_id` never changes and is never reused in its table; it names the stored field.
 
     `default` is the canonical SQL text of the DEFAULT expression, or None. `initial` is what rows written
-    before the column existed read as: a one-row Arrow IPC stream with one field, or None for NULL.
+    before the column existed read as: a one-row Arrow IPC stream with one field, or None for NULL. A column that is
+    `always_generated` (GENERATED ALWAYS AS IDENTITY) takes no value but its default.
     """
 
     column_id: int
@@ -57,6 +58,7 @@ class ColumnDef(msgspec.Struct, frozen=True):
     default: str | None = None
     initial: bytes | None = None
     comment: str | None = None
+    always_generated: bool = False
 
 
 class UniqueDef(msgspec.Struct, frozen=True):

@@ -5,8 +5,8 @@ types, the guard) sees tables and nothing else, and sees them for the caller: **
 it**. It opens no table that he may not read, and USER tables in it show him his own rows. A view with its owner's
 rights would be a way around both, and rights would have to be decided in two places.
 
-A simple view is merged into the SELECT that reads it (`sql.views.merging`); any other one becomes a subquery. What comes
-out of a view's text has no place in the caller's: its nodes carry the place where the caller names the view.
+A simple view is merged into the SELECT that reads it (`sql.views.merging`); any other one becomes a subquery. What
+comes out of a view's text has no place in the caller's: its nodes carry the place where the caller names the view.
 
 Views may stand in views. Their depth, their number and the size of what comes out are bounded, because two lines
 doubled sixteen times are more than any parser should see.
@@ -136,9 +136,8 @@ def _place_at(body: exp.Expr, node: exp.Table, view: ViewDef) -> None:
 def _unqualify(tree: exp.Expr, view: ViewDef) -> None:
     """`namespace.view.column` becomes `view.column`: what stands in the view's place has no namespace."""
     for column in tree.find_all(exp.Column):
-        if column.table == view.name and isinstance(db := column.args.get("db"), exp.Identifier):
-            if db.name == view.namespace:
-                column.set("db", None)
+        if column.table == view.name and column.db == view.namespace:
+            column.set("db", None)
 
 
 def _subquery(node: exp.Table, view: ViewDef, body: exp.Query) -> exp.Subquery:

@@ -1,9 +1,9 @@
 """Simple views, merged into the SELECT that reads them, so that it is a query of a table: native, by key, live.
 
-A view is simple when it is `SELECT outputs FROM one table [WHERE condition]` with outputs that are columns of the table,
-or expressions of one row that give the same value whenever they are evaluated. The SELECT that reads it must read nothing
-else and hold no query of its own. Where a name could mean something else afterwards than before, nothing is merged:
-the view becomes a subquery then, which is always right.
+A view is simple when it is `SELECT outputs FROM one table [WHERE condition]` with outputs that are columns of the
+table, or expressions of one row that give the same value whenever they are evaluated. The SELECT that reads it must
+read nothing else and hold no query of its own. Where a name could mean something else afterwards than before, nothing
+is merged: the view becomes a subquery then, which is always right.
 """
 
 from __future__ import annotations
