@@ -225,6 +225,20 @@ class AuthSection(msgspec.Struct, frozen=True):
             raise ValueError("key 'max_password_length' is smaller than 'min_password_length'")
 
 
+class AuditSection(msgspec.Struct, frozen=True):
+    """The log of who did what (`system.audit_log`)."""
+
+    retention_days: Annotated[int, Meta(ge=0, le=36_500, description="How long entries are kept; 0: for ever")] = 90
+
+
+class UserManagementSection(msgspec.Struct, frozen=True):
+    """What becomes of dropped accounts."""
+
+    deletion_grace_period_days: Annotated[
+        float, Meta(ge=-1, le=36_500, description="Days until the rows of a dropped account are deleted; -1: never")
+    ] = 30.0
+
+
 class CorsSection(msgspec.Struct, frozen=True):
     """Which web pages may call the server."""
 
@@ -449,6 +463,8 @@ class Config(msgspec.Struct, frozen=True):
     performance: PerformanceSection = msgspec.field(default_factory=PerformanceSection)
     rate_limit: RateLimitSection = msgspec.field(default_factory=RateLimitSection)
     auth: AuthSection = msgspec.field(default_factory=AuthSection)
+    audit: AuditSection = msgspec.field(default_factory=AuditSection)
+    user_management: UserManagementSection = msgspec.field(default_factory=UserManagementSection)
     security: SecuritySection = msgspec.field(default_factory=SecuritySection)
     websocket: WebsocketSection = msgspec.field(default_factory=WebsocketSection)
     live: LiveSection = msgspec.field(default_factory=LiveSection)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from sql.checks import CompiledCheck, check_rows, columns_of_check, compile_checks, rename_in_check, validate_check
-from sql.create_table import MAX_COLUMNS, column_definition, named_checks
+from sql.create_table import MAX_COLUMNS, column_definition, named_checks, refuse_file
 from sql.defaults import Default, compile_default, constant_array, stored_default
 from sql.errors import ExecutionError, PermissionDenied, Unsupported
 from sql.identity import Identity, Role, may_write_shared
@@ -130,6 +130,7 @@ def _add_column(operation: AddColumn, table: TableDef, run: Run, evaluation: Eva
         raise Unsupported("ADD COLUMN cannot add a PRIMARY KEY or UNIQUE column; create a new table instead")
     if len(table.columns) >= MAX_COLUMNS:
         raise ExecutionError(f"Invalid operation: a table has at most {MAX_COLUMNS:,} columns")
+    refuse_file(table, spec.name, spec.type)
     column = column_definition(spec, table.next_column_id)
     value: object = None
     populated = has_rows(table, run.txn)
@@ -196,6 +197,7 @@ def _modify_column(operation: ModifyColumn, table: TableDef, txn: RowWriter) -> 
     nullability = {None: "", True: " NOT NULL", False: " NULL"}[operation.not_null]
     description = f"MODIFY COLUMN {column.name} {operation.type}{nullability}"
     changed = column
+    refuse_file(table, column.name, operation.type)
     if operation.type != column.type:
         changed = _with_type(table, column, operation, txn)
     if operation.not_null is not None and operation.not_null == column.nullable:

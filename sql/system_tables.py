@@ -170,6 +170,7 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     from sql.information_schema import INFORMATION_SCHEMA_TABLES
     from sql.jobs.tables import JOB_TABLES
     from sql.live_statements import LIVE_TABLE
+    from sql.system_audit import AUDIT_TABLE
     from sql.system_catalog import CATALOG_TABLES
     from sql.system_cluster import CLUSTER_TABLES
     from sql.system_server import SERVER_TABLES
@@ -177,4 +178,4 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
 
     topics = (TOPICS_TABLE, OFFSETS_TABLE, MESSAGES_TABLE)
     ours = (*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, *topics, *CLUSTER_TABLES, *INFORMATION_SCHEMA_TABLES)
-    return SystemTables([*ours, *JOB_TABLES, *extra])
+    return SystemTables([*ours, *JOB_TABLES, AUDIT_TABLE, *extra])
