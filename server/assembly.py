@@ -22,7 +22,7 @@ from server.auth.secret import load_or_create_secret
 from server.config import Config, settings_of
 from server.dba_sampler import DbaSampler, create_dba_tables
 from server.exchange import client_of_current, current_request_id
-from server.figures import AccountCount, node_figures, stats_of
+from server.figures import AccountCount, node_figures, numbers_of, texts_of
 from server.live.events import routes as event_routes
 from server.live.limits import UserSubscriptions
 from server.live.service import LiveService, session_options
@@ -191,15 +191,17 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path, address:
         def last_heard(connection_id: str) -> int | None:
             return live.last_heard_us(connection_id)
 
-        def figures() -> dict[str, str]:
+        def numbers() -> dict[str, float]:
             counts = {"active_connections": limits.open, "active_connections_peak": limits.open_peak, **live.figures()}
             counts |= {f"files_{name}": value for name, value in msgspec.structs.asdict(files.stats()).items()}
             counts |= {"token_cache_size": len(context.cache)}
-            own = stats_of(engine, process, config, accounts)
-            return own | {name: str(value) for name, value in counts.items()}
+            return {**numbers_of(engine, process, config, accounts), **counts}
 
-        def all_figures() -> dict[str, str]:
-            return figures() | {name: str(value) for name, value in database.figures().items()}
+        def all_numbers() -> dict[str, float]:
+            return {**numbers(), **database.figures()}
+
+        def figures() -> dict[str, str]:
+            return texts_of(process) | {name: str(value) for name, value in numbers().items()}
 
         accounts = AccountCount(engine)
         active = ActiveRequests()
@@ -262,7 +264,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path, address:
             retention = config.retention
             sampler = DbaSampler(
                 engine,
-                all_figures,
+                all_numbers,
                 SYSTEM_CLOCK,
                 interval=retention.dba_stats_interval_seconds,
                 days=retention.dba_stats_retention_days,
@@ -279,7 +281,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path, address:
             data_path=folder,
             process=process,
         )
-        metrics = MetricsRoute(all_figures, context.authenticator, database.topics.lags)
+        metrics = MetricsRoute(all_numbers, context.authenticator, database.topics.lags)
         more = [*auth_routes(context), *event_routes(live, upgrades, limits), metrics.route()]
         app = create_app(state, more, active=active, websocket_routes={WS_PATH: live})
 

@@ -131,6 +131,20 @@ class SystemTable:
         return pa.table(arrays, names=[c.name for _, c in chosen])
 
 
+def by_rows(columns: tuple[SystemColumn, ...], rows: Callable[[ReadView, SystemContext, Sought], Rows]) -> Fill:
+    """A `fill` of tuples in the order of `columns`, from rows that look at what is sought."""
+
+    def fill(view: ReadView, context: SystemContext, sought: Sought, wanted: frozenset[str]) -> Mapping[str, pa.Array]:
+        found = list(rows(view, context, sought))
+        return {
+            column.name: pa.array([row[place] for row in found], arrow_type(column.type))
+            for place, column in enumerate(columns)
+            if column.name in wanted
+        }
+
+    return fill
+
+
 class SystemTables:
     """The registry: providers by namespace and name."""
 
