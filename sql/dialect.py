@@ -50,7 +50,7 @@ def parse_batch(text: str, *, max_statements: int = MAX_STATEMENTS) -> list[Pars
     pieces = split(text, max_statements=max_statements)
     if not pieces:
         raise EmptySql("No SQL statements provided")
-    batch = []
+    batch: list[Parsed] = []
     for piece in pieces:
         try:
             statement = _statement(piece.tokens, piece.source)

@@ -1,6 +1,6 @@
 """The list of records that give another answer here than SQLite gave, each with its reason: `differences.txt`.
 
-A line is `file:line | reason` for one record, or `~ regular expression | reason` for a kind of statement, which is matched
+A line is `file:line | reason` for one record, or `~ regular expression | reason` for a kind of statement, matched
 with its beginning. Empty lines and those that begin with `#` are for readers.
 """
 
