@@ -29,6 +29,7 @@ from sql.plan import JsonKind, Operand, Parameter, Path, QueryPlan, Source
 from sql.pushdown import key_access, key_terms
 from sql.rewrite import HiddenParameters, name_outputs, rewrite_bare_functions, rewrite_functions, unqualify_columns
 from sql.rights import resolve_table
+from sql.row_values import spell_out_rows
 from sql.scope import TableUse, invalid, mark_needed, named_tables, owning_select, position
 from sql.syntax import copied
 from sql.system_tables import SystemTables
@@ -85,6 +86,7 @@ class _Binder:
         indexes = [parameter_index(node) or 0 for node in self.tree.find_all(exp.Placeholder)]
         self.hidden = HiddenParameters(max([len(context.parameter_kinds), *indexes]))
         name_outputs(self.tree, text_of)
+        self.tree = spell_out_rows(self.tree)
         self.tree, self.volatile = rewrite_functions(self.tree, self.hidden)
         self.uses = self._resolve()
         rewrite_bare_functions(self.tree, self.uses, self.hidden)

@@ -1,11 +1,11 @@
 """Two ways of asking the same thing: what must agree, whatever the right answer is.
 
 - NoREC (Rigger and Su, ESEC/FSE 2020): a condition in WHERE selects as many rows as it is true for in the select list.
-- Ternary logic partitioning (Rigger and Su, OOPSLA 2020): the rows for which a condition is true, false and unknown are
-  all rows, once; likewise for DISTINCT, aggregates, groups and HAVING.
-- Pivoted query synthesis (Rigger and Su, OSDI 2020), with the server as the interpreter of constants: a row that exists is
-  found by a condition that is true for its values.
-- Paths: the same query by whichever path the planner takes, by DuckDB alone (as a stream), and a second time (by shape).
+- Ternary logic partitioning (Rigger and Su, OOPSLA 2020): the rows for which a condition is true, false and unknown
+  are all rows, once; likewise for DISTINCT, aggregates, groups and HAVING.
+- Pivoted query synthesis (Rigger and Su, OSDI 2020), with the server as the interpreter of constants: a row that is
+  there is found by a condition that is true of its values.
+- Paths: the same query by whichever path the planner takes, by DuckDB alone (as a stream), and once more (by its shape).
 """
 
 from __future__ import annotations
