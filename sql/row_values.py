@@ -1,8 +1,8 @@
 """Comparisons of row values, `(a, b) = (c, d)`, spelled out column by column.
 
 DuckDB compares them as structs, where NULL is a value like others: `(1, NULL) = (1, NULL)` is true there. In the SQL
-standard and in PostgreSQL it is NULL, and so it is here. Spelled out, they also reach the primary key and hash joins as any
-comparison of columns does.
+standard and in PostgreSQL it is NULL, and so it is here. Spelled out, they also reach the primary key and hash joins as
+any comparison of columns does.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
   are all rows, once; likewise for DISTINCT, aggregates, groups and HAVING.
 - Pivoted query synthesis (Rigger and Su, OSDI 2020), with the server as the interpreter of constants: a row that is
   there is found by a condition that is true of its values.
-- Paths: the same query by whichever path the planner takes, by DuckDB alone (as a stream), and once more (by its shape).
+- Paths: the same query by whichever path the planner takes, by DuckDB alone (a stream), and once more (by its shape).
 """
 
 from __future__ import annotations

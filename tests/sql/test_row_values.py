@@ -85,8 +85,3 @@ def test_a_long_list_is_answered(world: World) -> None:
 def test_other_lengths_are_refused(world: World, condition: str) -> None:
     with pytest.raises(SqlError):
         world.rows(f"SELECT {condition}")
-
-
-def test_to_char_with_a_format_is_refused(world: World) -> None:
-    with pytest.raises(SqlError, match="strftime"):
-        world.rows("SELECT to_char(TIMESTAMP '2024-02-29', 'YYYY')")
