@@ -236,10 +236,11 @@ class Expressions:
         return exp.Not(this=found) if self._rng.random() < 0.4 else found
 
     def _exists(self) -> exp.Expr:
+        """EXISTS, correlated where the outer columns have a name that the inner table cannot take."""
         table, alias = self._inner()
         query = exp.select("1").from_(exp.to_table(table.name).as_(alias)).where(self._condition_of(table, alias))
         pairs = [(mine, other) for mine in self._columns for other in table.columns
-                 if mine.type == other.type and mine.type in COMPARABLE]  # fmt: skip
+                 if mine.source and mine.type == other.type and mine.type in COMPARABLE]  # fmt: skip
         if pairs and self._rng.random() < 0.7:
             mine, other = self._rng.choice(pairs)
             kind = self._rng.choice((exp.EQ, exp.NullSafeEQ, exp.LT))
