@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from sql.checks import CompiledCheck, check_rows, columns_of_check, compile_checks, rename_in_check, validate_check
-from sql.create_table import MAX_COLUMNS, column_definition, named_checks
+from sql.create_table import MAX_COLUMNS, column_definition, named_checks, refuse_file
 from sql.defaults import Default, compile_default, constant_array, stored_default
 from sql.errors import ExecutionError, PermissionDenied, Unsupported
 from sql.identity import Identity, Role, may_write_shared
@@ -37,6 +37,9 @@ from sql.topics.sources import refuse_in_sources
 from sql.type_changes import convert_initial, initial_of, is_widening, keeps_keys
 from sql.writing import RowWriter, StatementContext, time_of
 from storage.catalog import AccessLevel, ColumnDef, SchemaVersion, TableDef
+
+MAX_HISTORY = 100_000
+"""Column definitions that the earlier schema versions of a table may hold together."""
 
 
 class _Change(NamedTuple):
@@ -79,13 +82,25 @@ def run(
             f"(version {table.schema_version} - no changes needed)"
         )
     version = table.schema_version + 1
-    txn.put_table(msgspec.structs.replace(
-        change.table, schema_version=version, updated_at=time_of(txn),
-        history=(*table.history, SchemaVersion(table.schema_version, table.columns)),
-    ))  # fmt: skip
+    now = time_of(txn)
+    history = (*table.history, SchemaVersion(table.schema_version, table.columns, table.versioned_at))
+    _check_history(history, table)
+    txn.put_table(
+        msgspec.structs.replace(change.table, schema_version=version, updated_at=now, versioned_at=now, history=history)
+    )
     return StatementResult(
         message=f"Table {table.full_name} altered successfully: {change.description} (version {version})"
     )
+
+
+def _check_history(history: Sequence[SchemaVersion], table: TableDef) -> None:
+    """All versions of a schema are kept, and every statement holds them: their number has a bound."""
+    kept = sum(len(version.columns) for version in history)
+    if kept > MAX_HISTORY:
+        raise ExecutionError(
+            f"Invalid operation: the schema versions of table {table.full_name} hold more than {MAX_HISTORY:,} columns "
+            "together, and all of them are kept as long as the table lives; create a new table instead"
+        )
 
 
 def check_may_alter(identity: Identity, table: TableDef) -> None:
@@ -115,6 +130,7 @@ def _add_column(operation: AddColumn, table: TableDef, run: Run, evaluation: Eva
         raise Unsupported("ADD COLUMN cannot add a PRIMARY KEY or UNIQUE column; create a new table instead")
     if len(table.columns) >= MAX_COLUMNS:
         raise ExecutionError(f"Invalid operation: a table has at most {MAX_COLUMNS:,} columns")
+    refuse_file(table, spec.name, spec.type)
     column = column_definition(spec, table.next_column_id)
     value: object = None
     populated = has_rows(table, run.txn)
@@ -181,6 +197,7 @@ def _modify_column(operation: ModifyColumn, table: TableDef, txn: RowWriter) -> 
     nullability = {None: "", True: " NOT NULL", False: " NULL"}[operation.not_null]
     description = f"MODIFY COLUMN {column.name} {operation.type}{nullability}"
     changed = column
+    refuse_file(table, column.name, operation.type)
     if operation.type != column.type:
         changed = _with_type(table, column, operation, txn)
     if operation.not_null is not None and operation.not_null == column.nullable:
@@ -246,6 +263,8 @@ def _check_nullability(table: TableDef, column: ColumnDef, not_null: bool, txn: 
 
 def _set_default(operation: SetDefault, table: TableDef) -> _Change:
     column = _column(table, operation.name)
+    if column.always_generated:
+        raise ExecutionError(f"Invalid operation: Column '{column.name}' is GENERATED ALWAYS AS IDENTITY")
     if operation.default is None:
         text = None
         description = f"DROP DEFAULT on column {column.name}"
