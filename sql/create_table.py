@@ -47,6 +47,8 @@ def run(
         if statement.if_not_exists:
             return StatementResult(message=f"Table {full_name} already exists (skipped)")
         raise ExecutionError(f"Already exists: Table {full_name} already exists")
+    if txn.catalog.view(namespace, name) is not None:
+        raise ExecutionError(f"Already exists: View {full_name} already exists; it is not a table")
     check_table_name(name)
     options = parse_options(statement.options, kind)
     if kind is TableKind.SHARED and not may_write_shared(context.identity.role, options.level):

@@ -67,15 +67,19 @@ def _drop(statement: DropNamespace, txn: DefinitionWriter, context: StatementCon
         raise ExecutionError(f"Not found: Namespace '{name}' does not exist")
     tables = list(txn.catalog.tables(name))
     topics = list(txn.catalog.topics(name))
-    if statement.restrict and (tables or topics):
+    views = list(txn.catalog.views(name))
+    if statement.restrict and (tables or topics or views):
         held = [f"{len(tables)} table(s)"] if tables else []
         held += [f"{len(topics)} topic(s)"] if topics else []
+        held += [f"{len(views)} view(s)"] if views else []
         raise ExecutionError(
             f"Invalid operation: Namespace '{name}' is not empty ({', '.join(held)}); "
             "drop them first or leave out RESTRICT"
         )
     for topic in topics:
         txn.drop_topic(topic.topic_id)
+    for view in views:
+        txn.drop_view(view.namespace, view.name)
     for table in tables:
         txn.drop_table(table.table_id)
     if tables:

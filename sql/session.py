@@ -63,6 +63,8 @@ from sql.topic_statements import (
 from sql.topics import definitions as topic_definitions
 from sql.topics import sources as topic_sources
 from sql.topics import statements as topic_messages
+from sql.view_statements import CreateView, DropView
+from sql.views import definitions as view_definitions
 from sql.write_targets import named_table, refuse_streams
 from storage.errors import DuplicateKey, SchemaChanged, StorageError, WriteConflict
 from storage.transaction import Transaction
@@ -70,6 +72,7 @@ from storage.views import ReadView
 from storage.writer import WriteTransaction
 
 DEFINITIONS = (CreateTable, AlterTable, DropTable, CreateNamespace, AlterNamespace, DropNamespace)
+VIEWS = (CreateView, DropView)
 ACCOUNTS = (CreateUser, AlterUser, DropUser)
 WRITES = (Insert, Update, Delete)
 
@@ -155,6 +158,9 @@ class Session:
         if isinstance(statement, DEFINITIONS):
             definition = statement
             result = self._commit(lambda writer: self._define(definition, writer, context))
+        elif isinstance(statement, VIEWS):
+            of_view = statement
+            result = self._commit(lambda writer: self._define_view(of_view, writer, context))
         elif isinstance(statement, TOPIC_DEFINITIONS):
             of_topic = statement
             result = self._commit(lambda writer: self._define_topic(of_topic, writer, context))
@@ -184,6 +190,7 @@ class Session:
             altered = writer.catalog.table(statement.table.namespace or context.namespace, statement.table.name)
             if altered is not None:
                 topic_sources.check_bound(altered, writer.catalog, services.binding(writer, context))
+                view_definitions.refresh_views(altered, writer, services.binding(writer, context))
         return result
 
     def _define_topic(
@@ -192,6 +199,11 @@ class Session:
         services = self._services
         binding = services.binding(writer, context)
         return topic_definitions.run(statement, writer, context, binding, services.topics.settings)
+
+    def _define_view(
+        self, statement: CreateView | DropView, writer: WriteTransaction, context: StatementContext
+    ) -> StatementResult:
+        return view_definitions.run(statement, writer, context, self._services.binding(writer, context))
 
     def _enter(self, parsed: Parsed) -> tuple[Statement, StatementContext]:
         statement, context = parsed.statement, self._context
@@ -333,7 +345,7 @@ class Session:
         """Run one statement, the one at `position`, inside the transaction that began at `start`."""
         parsed = self._batch[position]
         statement, context = self._enter(parsed)
-        if isinstance(statement, (*DEFINITIONS, *ACCOUNTS, *TOPIC_DEFINITIONS, Command)):
+        if isinstance(statement, (*DEFINITIONS, *VIEWS, *ACCOUNTS, *TOPIC_DEFINITIONS, Command)):
             raise Unsupported(
                 "Definitions and accounts cannot be changed inside BEGIN … COMMIT, and nothing be administered; "
                 "run the statement outside of it."

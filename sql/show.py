@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from sql.errors import InvalidSql
+from sql.errors import InvalidSql, PermissionDenied
 from sql.identity import Identity
 from sql.results import ResultColumn, StatementResult
 from sql.rights import partition_of, readable_tables, resolve_table
@@ -19,11 +19,14 @@ from sql.system_catalog import (
     namespace_rows,
     schema_row,
     schema_versions,
+    view_row,
 )
 from sql.system_tables import SystemColumn, SystemContext, SystemTable, SystemTables
 from sql.table_name import TableName
+from sql.views.reading import may_know, readable_views
 from storage.catalog import TableDef
 from storage.types import BIGINT, BOOLEAN, INT, TEXT, arrow_type
+from storage.view_definitions import ViewDef
 from storage.views import ReadView
 
 
@@ -79,9 +82,14 @@ def show(statement: Show, view: ReadView, caller: Caller, system: SystemTables) 
 
 
 def describe(statement: Describe, view: ReadView, caller: Caller, system: SystemTables) -> StatementResult:
-    """DESCRIBE TABLE: the user columns; with HISTORY those of every schema version that is still known."""
-    table = _table(statement.table, view, caller, system)
+    """DESCRIBE TABLE: the user columns; with HISTORY those of every schema version, the first one first."""
     rows: list[tuple[object, ...]] = []
+    found = _view(statement.table, view, caller)
+    if found is not None:
+        for place, part in enumerate(found.columns, start=1):
+            rows.append((part.name, place, place, data_type(part.type), True, False, None, None, 1))
+        return _result(DESCRIBE_COLUMNS, rows)
+    table = _table(statement.table, view, caller, system)
     if isinstance(table, SystemTable):
         for place, shown in enumerate(table.columns, start=1):
             kind = data_type(shown.type)
@@ -117,10 +125,16 @@ def _tables(namespace: str | None, view: ReadView, caller: Caller) -> Iterable[S
             for version, latest in schema_versions(table):
                 if latest:
                     yield schema_row(table, version, latest=True)
+    for found in readable_views(caller.identity.role, view.catalog):
+        if namespace is None or found.namespace == namespace:
+            yield view_row(found)
 
 
 def _stats(name: TableName, view: ReadView, caller: Caller, system: SystemTables) -> StatementResult:
     """Row counts are those of the caller's own partition for a USER or STREAM table."""
+    found = _view(name, view, caller)
+    if found is not None:
+        raise InvalidSql(f"'{found.full_name}' is a view and has no statistics.", line=name.line, column=name.column)
     table = _table(name, view, caller, system)
     if isinstance(table, SystemTable):
         raise InvalidSql(
@@ -129,6 +143,18 @@ def _stats(name: TableName, view: ReadView, caller: Caller, system: SystemTables
     rows = view.count(table, partition_of(table, caller.identity))
     row = (table.name, table.namespace, table.schema_version, rows, 0, 0, 0)
     return _result(STATS_COLUMNS, [row])
+
+
+def _view(name: TableName, view: ReadView, caller: Caller) -> ViewDef | None:
+    """The view of that name, if there is one; raises PermissionDenied for one that the caller may not know of."""
+    found = view.catalog.view(name.namespace or caller.namespace, name.name)
+    role = caller.identity.role
+    if found is not None and not may_know(role, found, view.catalog):
+        raise PermissionDenied(
+            f"Permission denied: role {role.value} may not read all that view '{found.full_name}' reads",
+            line=name.line, column=name.column,
+        )  # fmt: skip
+    return found
 
 
 def _table(name: TableName, view: ReadView, caller: Caller, system: SystemTables) -> TableDef | SystemTable:

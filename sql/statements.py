@@ -27,6 +27,7 @@ from sql.topic_statements import (
     Publish,
     ResetGroup,
 )
+from sql.view_statements import CreateView, DropView
 from storage.catalog import AccessLevel, TableKind
 from storage.types import ColumnType
 
@@ -334,7 +335,7 @@ Statement = (
     Query | Insert | Update | Delete | CreateTable | AlterTable | DropTable
     | CreateNamespace | AlterNamespace | DropNamespace | UseNamespace
     | CreateUser | AlterUser | DropUser | Begin | Commit | Rollback
-    | Show | Describe | Explain | ExecuteAs | SubscribeTo | Command
+    | CreateView | DropView | Show | Describe | Explain | ExecuteAs | SubscribeTo | Command
     | CreateTopic | DropTopic | ClearTopic | AddTopicSource | DropTopicSource | AlterTopicOptions
     | ConsumeFrom | AckTopic | ResetGroup | Publish
 )  # fmt: skip

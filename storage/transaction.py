@@ -21,6 +21,7 @@ from storage.layout import SEQ
 from storage.staged_view import StagedView
 from storage.staging import StagedPartition, Undo
 from storage.topic_definitions import TopicDef
+from storage.view_definitions import ViewDef
 from storage.views import Base
 from storage.writer import WriteTransaction
 
@@ -114,6 +115,14 @@ class Transaction(StagedView):
     def drop_topic(self, topic_id: int) -> None:
         """Topics are changed by works of the writer only."""
         raise SchemaChanged("a topic cannot be dropped in a transaction")
+
+    def put_view(self, view: ViewDef) -> None:
+        """Views are changed by works of the writer only."""
+        raise SchemaChanged(f"view {view.full_name} cannot be changed in a transaction")
+
+    def drop_view(self, namespace: str, name: str) -> None:
+        """Views are changed by works of the writer only."""
+        raise SchemaChanged("a view cannot be dropped in a transaction")
 
     def also(self, work: Callable[[WriteTransaction], object], size: int = 64) -> None:
         """Run `work` in the writer when the transaction is applied, after its rows: PUBLISH and ACK.
