@@ -35,6 +35,9 @@ from storage.check_files import check_files
 from storage.check_rows import PartitionCheck, Walked, entries_under
 from storage.check_times import TimesCheck
 from storage.check_topics import TopicsCheck
+from storage.cold_cache import RowGroupCache
+from storage.cold_files import LocalStorages
+from storage.cold_reading import ColdReads
 from storage.environment import (
     FORMAT,
     FORMAT_KEY,
@@ -93,7 +96,8 @@ def check(path: Path | str) -> list[Problem]:
     try:
         with env.begin(buffers=True) as txn:
             dbs = open_databases(env, txn)
-            return check_reader(Reader(txn, dbs, BatchMemory()))
+            cold = ColdReads(RowGroupCache(folder / "cache", 0), lambda: LocalStorages(folder / "cold"))
+            return check_reader(Reader(txn, dbs, BatchMemory(), cold))
     except lmdb.Error as error:
         return [Problem("environment", str(folder), f"LMDB cannot read it: {error}")]
     finally:
