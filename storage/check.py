@@ -13,6 +13,9 @@ What is checked
   was pruned), no other one does, and every live row of a STREAM table has a time.
 - topics, offsets: see `storage.check_topics`.
 - files: the records of files count just the FILE cells of live rows (`storage.check_files`).
+- segments: every Parquet file is there with its size and checksum, has the rows that the stubs say, and the stubs'
+  `_seq`s and statistics are those of the file; no stub without a segment, no segment without stubs. Files in storages
+  that only a running server can open are named in the log and left out.
 - commits: checksums, order, no overlap; added rows exist in rows or history, superseded ones are dead by what the
   commit says; every stored row of the retained log was added by a commit.
 
@@ -32,6 +35,7 @@ from storage.batches import Seqs
 from storage.catalog import Catalog, NamespaceDef, TableDef
 from storage.changes import PartitionRecord, decode_commit
 from storage.check_files import check_files
+from storage.check_segments import check_segments
 from storage.check_rows import PartitionCheck, Walked, entries_under
 from storage.check_times import TimesCheck
 from storage.check_topics import TopicsCheck
@@ -130,6 +134,8 @@ class _Check:
         self._covered()
         self._times()
         TopicsCheck(self.reader, self.catalog, self.dropped, self.walked, self.report).run()
+        for problem in check_segments(self.reader, self.catalog):
+            self.report(*problem)
         for problem in check_files(self.reader, self.catalog):
             self.report(*problem)
         return self.problems[:LIMIT]

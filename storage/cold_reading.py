@@ -218,8 +218,12 @@ class ColdReads:
             if idle:
                 self._idle -= 1
                 return _Opened(self, segment.segment_id, idle.pop())
+        return _Opened(self, segment.segment_id, self.open(segment))
+
+    def open(self, segment: Segment) -> pa.NativeFile:
+        """The file of a segment, opened anew. Raises StorageUnavailable, OSError."""
         system: fs.FileSystem = self._resolver().place(segment.storage_id).filesystem
-        return _Opened(self, segment.segment_id, system.open_input_file(segment.path))
+        return system.open_input_file(segment.path)
 
     def give_back(self, segment_id: int, file: pa.NativeFile) -> None:
         """Keep an open file for the next reader of the segment."""
