@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
 from storage.catalog import Catalog, TableDef
+from storage.cold_statistics import Bounds
+from storage.reading import ScanStatistics
 from storage.topic_positions import GroupPosition
 
 T = TypeVar("T")
@@ -30,13 +32,24 @@ class ReadView(Protocol):
         No method of the view shows an expired row, or says that it is there.
         """
 
+    @property
+    def statistics(self) -> ScanStatistics:
+        """What the scans of this view have read and left out."""
+
     def scan(
-        self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
+        self,
+        table: TableDef,
+        partition: str,
+        columns: Sequence[str] | None = None,
+        *,
+        with_seq: bool = False,
+        bounds: Mapping[str, Bounds] | None = None,
     ) -> pa.Table:
         """Live rows in `_seq` order; columns by name in the order asked (None = all), `_seq` first when `with_seq`.
 
         `_seq` and (for tables without a primary key) `_row_id` may be named in `columns` too. `columns=[]` would
-        lose the number of rows: use `count`.
+        lose the number of rows: use `count`. `bounds` by column name (`_seq` too) let a scan leave out rows that do
+        not satisfy them; it may give such rows all the same.
         """
 
     def find(self, table: TableDef, partition: str, keys: Sequence[bytes], index_id: int = 0) -> list[int | None]:
@@ -113,6 +126,7 @@ class Base(ReadView, Protocol):
         columns: Sequence[str] | None,
         with_seq: bool,
         superseded: pa.Array | None,
+        bounds: Mapping[str, Bounds] | None = None,
     ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
         """`scan` as batches, without the rows of `superseded` (ascending `_seq`s)."""
 
