@@ -28,6 +28,7 @@ from sql.system_tables import SystemTables
 from sql.values import converter
 from sql.writing import RowWriter
 from storage.catalog import AccessLevel, Catalog, ColumnDef, TableDef, TableKind
+from storage.cold_segments import Segment
 from storage.contiguous import one_array
 from storage.topic_positions import GroupPosition
 from storage.types import ColumnType
@@ -349,6 +350,10 @@ class _RowsView:
     def count(self, table: TableDef, partition: str) -> int:
         """Of the base, or the number of extra rows."""
         return self._rows.num_rows if table.table_id == ROWS_TABLE_ID else self._base.count(table, partition)
+
+    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+        """Of the base."""
+        return self._base.segments(table_id)
 
     def topic_groups(self) -> Sequence[GroupPosition]:
         """Of the base."""

@@ -18,6 +18,7 @@ from storage.views import ReadView
 
 if TYPE_CHECKING:
     from sql.live.subscription import Subscription
+    from storage.storage_definitions import StorageDef
 
 SYSTEM = "system"
 INFORMATION_SCHEMA = "information_schema"
@@ -46,6 +47,8 @@ class SystemContext:
     stats: Callable[[], Mapping[str, str]] = dict
     live: Callable[[], Sequence[Subscription]] = tuple
     last_heard: Callable[[str], int | None] = lambda connection_id: None
+    storage_base: Callable[[StorageDef], str] = lambda storage: storage.base_directory
+    """Where a storage lies, as it is shown."""
     job_progress: Callable[[str], tuple[int, str] | None] = lambda job_id: None
     """How far a running job is: percent, and what it says."""
 
@@ -97,9 +100,11 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     from sql.information_schema import INFORMATION_SCHEMA_TABLES
     from sql.jobs.tables import JOB_TABLES
     from sql.live_statements import LIVE_TABLE
+    from sql.storages.manifest import MANIFEST_TABLE
+    from sql.storages.tables import STORAGES_TABLE
     from sql.system_catalog import CATALOG_TABLES
     from sql.system_server import SERVER_TABLES
     from sql.system_topics import OFFSETS_TABLE, TOPICS_TABLE
 
     ours = (*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, TOPICS_TABLE, OFFSETS_TABLE, *INFORMATION_SCHEMA_TABLES)
-    return SystemTables([*ours, *JOB_TABLES, *extra])
+    return SystemTables([*ours, *JOB_TABLES, STORAGES_TABLE, MANIFEST_TABLE, *extra])

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.catalog import Catalog, TableDef
+from storage.cold_segments import Segment
 from storage.cold_statistics import Bounds
 from storage.keys import index_key_prefix
 from storage.layout import layout_of
@@ -206,6 +207,10 @@ class StagedReads:
     def topic_groups(self) -> Sequence[GroupPosition]:
         """Where consumer groups stand in the base; see ReadView."""
         return self._base.topic_groups()
+
+    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+        """The records of cold files in the base; see ReadView."""
+        return self._base.segments(table_id)
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """A definition; see ReadView."""

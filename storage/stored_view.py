@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.catalog import Catalog, TableDef
+from storage.cold_segments import OTHER_PREFIX, Segment, segments_of
 from storage.cold_statistics import Bounds
 from storage.errors import ColdMiss, StorageCorrupt, StorageError
 from storage.expiry import cutoff
@@ -230,6 +231,12 @@ class StoredView:
         """Where consumer groups stand; see ReadView."""
         with self._lock:
             return list(group_positions(self._open(), self.catalog))
+
+    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+        """The records of cold files; see ReadView."""
+        with self._lock:
+            reader = self._open()
+            return [*segments_of(reader, table_id), *segments_of(reader, table_id, prefix=OTHER_PREFIX)]
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """A definition; see ReadView."""

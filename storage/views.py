@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 import pyarrow as pa
 
 from storage.catalog import Catalog, TableDef
+from storage.cold_segments import Segment
 from storage.cold_statistics import Bounds
 from storage.reading import ScanStatistics
 from storage.topic_positions import GroupPosition
@@ -93,6 +94,12 @@ class ReadView(Protocol):
         """Where the consumer groups of topics stand, by topic id, partition and name.
 
         As committed: neither what a transaction has staged for topics nor the present group of works is seen.
+        """
+
+    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+        """The records of cold files of a table, or all: committed ones, then those that are not, or no longer.
+
+        As committed: what a transaction has staged moves no rows.
         """
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002

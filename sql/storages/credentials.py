@@ -1,11 +1,11 @@
-"""Credentials of storages at rest: encrypted with a key that lies beside the database, not in it.
+r"""Credentials of storages at rest: encrypted with a key that lies beside the database, not in it.
 
 AES-256-GCM of the library `cryptography`. The key is derived (HKDF-SHA-256) from 32 random bytes in the file
-`storage_key` of the data folder, which is made when the first credentials are stored and which only its owner can read.
+`storage_key` of the data folder, which is made with the first credentials and which only its owner can read.
 A copy of the database file alone, or of what `system.storages` shows, gives nothing away; whoever has the whole
 folder has the credentials, because the server must be able to use them without anybody's help.
 
-    stored = b"\\x01" | nonce (12 bytes) | ciphertext and tag; the storage's id is authenticated with it
+    stored = b"\x01" | nonce (12 bytes) | ciphertext and tag; the storage's id is authenticated with it
 """
 
 from __future__ import annotations

@@ -63,14 +63,14 @@ class RemoteTimeouts:
 
 
 def read_options(kind: str, what: str, text: str | None, region: str | None = None) -> dict[str, object]:
-    """The JSON text of CREDENTIALS or CONFIG, checked, by meaning. Raises ExecutionError; no value is in the message."""
+    """The JSON text of CREDENTIALS or CONFIG, checked, by meaning. Raises ExecutionError, which shows no value."""
     known = (SECRETS if what == "CREDENTIALS" else OPTIONS)[kind]
     found: dict[str, object] = {}
     if text is not None:
         try:
             written = msgspec.json.decode(text, type=dict[str, Any])
         except msgspec.DecodeError:
-            raise _invalid(f"{what} must be a JSON object: '{{\"key\": \"value\"}}'") from None
+            raise _invalid(f'{what} must be a JSON object: \'{{"key": "value"}}\'') from None
         for name, value in written.items():
             if name not in known:
                 raise _unknown(kind, what, name, known)
@@ -105,14 +105,14 @@ def check_credentials(kind: str, found: Mapping[str, object]) -> None:
 def check_config(kind: str, found: Mapping[str, object]) -> None:
     """Raise ExecutionError when something needed is missing from CONFIG."""
     if kind == "azure" and "account_name" not in found:
-        raise _invalid("a storage of type azure needs CONFIG '{\"account_name\": \"…\"}'")
+        raise _invalid('a storage of type azure needs CONFIG \'{"account_name": "…"}\'')
     endpoint = found.get("endpoint")
     if isinstance(endpoint, str):
         scheme = endpoint.partition("://")[0] if "://" in endpoint else ""
         if scheme not in ("", "http", "https") or "@" in endpoint:
             raise _invalid("'endpoint' in CONFIG must be host:port, http://host:port or https://host:port")
         if scheme == "http" and not found.get("allow_http"):
-            raise _invalid("an endpoint without TLS needs \"allow_http\": true in CONFIG")
+            raise _invalid('an endpoint without TLS needs "allow_http": true in CONFIG')
 
 
 def open_filesystem(
@@ -139,7 +139,9 @@ def folder_of_base(kind: str, base: str) -> Path | None:
 def _s3(config: Mapping[str, object], credentials: Mapping[str, object], timeouts: RemoteTimeouts) -> fs.FileSystem:
     from pyarrow import fs
 
-    given: dict[str, object] = {name: credentials[name] for name in ("secret_key", "session_token") if name in credentials}
+    given: dict[str, object] = {
+        name: credentials[name] for name in ("secret_key", "session_token") if name in credentials
+    }
     given |= {name: config[name] for name in ("region", "role_arn", "external_id") if name in config}
     host, scheme = _endpoint(config)
     if host is not None:
@@ -185,9 +187,11 @@ def _azure(config: Mapping[str, object], credentials: Mapping[str, object], time
     return fs.AzureFileSystem(config["account_name"], **given)
 
 
-_OPENERS: Final[
-    dict[str, Callable[[Mapping[str, object], Mapping[str, object], RemoteTimeouts], fs.FileSystem]]
-] = {"s3": _s3, "gcs": _gcs, "azure": _azure}
+_OPENERS: Final[dict[str, Callable[[Mapping[str, object], Mapping[str, object], RemoteTimeouts], fs.FileSystem]]] = {
+    "s3": _s3,
+    "gcs": _gcs,
+    "azure": _azure,
+}
 
 
 def _endpoint(config: Mapping[str, object]) -> tuple[str | None, str]:

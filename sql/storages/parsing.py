@@ -38,10 +38,10 @@ def parse_create_storage(cursor: Cursor) -> CreateStorage:
     cursor.expect("type")
     start = cursor.peek()
     kind = cursor.name_or_string("a storage's type").lower()
-    for known in STORAGE_TYPES:
-        if kind == known:
-            return CreateStorage(storage_id, known, _clauses(cursor, frozenset(_CLAUSES)), if_not_exists)
-    cursor.fail(f"{shown(kind)} is not a type of storage: {', '.join(STORAGE_TYPES)}.", start)
+    known = next((known for known in STORAGE_TYPES if known == kind), None)
+    if known is None:
+        cursor.fail(f"{shown(kind)} is not a type of storage: {', '.join(STORAGE_TYPES)}.", start)
+    return CreateStorage(storage_id, known, _clauses(cursor, frozenset(_CLAUSES)), if_not_exists)
 
 
 def parse_alter_storage(cursor: Cursor) -> AlterStorage:

@@ -61,15 +61,17 @@ class StorageRegistry:
         self.data_folder: Path = engine.path
         self._engine = engine
         self._lock = threading.Lock()
-        self._opened: dict[str, tuple[StorageDef, ColdPlace]] = {}
+        self._opened: dict[str, ColdPlace] = {}
+        self._generation = 0
         engine.watch_objects(self._on_objects)
 
     def place(self, storage_id: str) -> ColdPlace:
         """The place of a storage. Raises StorageUnavailable when there is none or it cannot be opened."""
         with self._lock:
+            generation = self._generation
             known = self._opened.get(storage_id)
         if known is not None:
-            return known[1]
+            return known
         with self._engine.snapshot(purpose="opening a storage") as snapshot:
             storage = storage_of(snapshot, storage_id)
         if storage is None:
@@ -79,7 +81,8 @@ class StorageRegistry:
         except (OSError, ValueError, pa.ArrowException) as error:
             raise StorageUnavailable(f"storage '{storage_id}' cannot be opened: {error}") from error
         with self._lock:
-            self._opened[storage_id] = storage, place
+            if generation == self._generation:  # else a newer definition may be there
+                self._opened[storage_id] = place
         return place
 
     def open(self, storage: StorageDef) -> ColdPlace:
@@ -103,12 +106,8 @@ class StorageRegistry:
         return storage.base_directory or str(self.data_folder / LOCAL_FOLDER)
 
     def _on_objects(self, objects: tuple[tuple[str, str], ...] | None) -> None:
-        """On the writer's thread: forget storages whose definition changed."""
-        with self._lock:
-            if objects is None:
+        """On the writer's thread: forget what was opened when definitions of storages change."""
+        if objects is None or any(kind == STORAGE for kind, _ in objects):
+            with self._lock:
+                self._generation += 1
                 self._opened.clear()
-                return
-            for kind, name in objects:
-                if kind == STORAGE:
-                    self._opened.pop(name, None)
-

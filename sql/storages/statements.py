@@ -109,7 +109,7 @@ class StorageCheck(Command):
 
 @dataclass(frozen=True, slots=True)
 class StorageFlush(Command):
-    """STORAGE FLUSH TABLE t | ALL [IN [NAMESPACE] ns]; a table of None means all of a namespace, the request's or `namespace`."""
+    """STORAGE FLUSH TABLE t | ALL [IN [NAMESPACE] ns]; no table: all of `namespace`, or of the request's."""
 
     table: TableName | None
     namespace: str | None = None

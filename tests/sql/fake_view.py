@@ -8,6 +8,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from storage.catalog import Catalog, NamespaceDef, TableDef
+from storage.cold_segments import Segment, SegmentStatus
 from storage.keys import encode_key
 from storage.topic_definitions import TopicDef
 from storage.topic_groups import Claim, GroupState
@@ -53,6 +54,15 @@ class FakeView:
             GroupPosition(topic, 0, "mailer", GroupState(7, 3, (Claim(4, 6, 0, 1, "x"),)), Bounds(0, 9))
             for topic in self.catalog.topics()
         ]
+
+    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+        return [
+            Segment(
+                segment_id=table.table_id, table_id=table.table_id, user="ann" if table.per_user else "",
+                storage_id="local", path="batch-1.parquet", status=SegmentStatus.COMMITTED, schema_version=1,
+            )
+            for table in self.catalog.tables()
+        ]  # fmt: skip
 
     def _all(self, table: TableDef, partition: str) -> pa.Table:
         self.reads.append((table.full_name, partition))
