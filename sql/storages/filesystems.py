@@ -148,7 +148,7 @@ def _s3(config: Mapping[str, object], credentials: Mapping[str, object], timeout
         given |= {"endpoint_override": host, "scheme": scheme}
         given.setdefault("region", "us-east-1")
     return fs.S3FileSystem(
-        credentials.get("access_key"),
+        access_key=credentials.get("access_key"),
         anonymous=bool(config.get("anonymous")),
         connect_timeout=timeouts.connect,
         request_timeout=timeouts.request,

@@ -92,7 +92,7 @@ def probe(open_place: Callable[[], ColdPlace], secret: Iterable[str] = ()) -> Pr
     attempt("write", lambda: _write(place, name, content))
     if done["write"]:
         attempt("read", lambda: _read(place, name) == content)
-    attempt("list", lambda: not done["write"] or name in _names(place))
+    attempt("list", lambda: name in set(_names(place)) or not done["write"])
     if done["write"]:
         attempt("delete", lambda: _delete(place, name))
     return Probed(
