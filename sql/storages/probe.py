@@ -169,6 +169,8 @@ def _delete(place: ColdPlace, name: str) -> bool:
 def _names(place: ColdPlace) -> Iterator[str]:
     from pyarrow import fs
 
+    if place.folder is not None and not place.folder.is_dir():
+        raise NotADirectoryError(f"'{place.folder}' is not a folder")
     for info in place.filesystem.get_file_info(fs.FileSelector("", allow_not_found=True)):
         yield info.path.lstrip("/")
 
