@@ -38,6 +38,7 @@ from storage.cold_segments import (
 from storage.cold_statistics import column_statistics, merged
 from storage.cold_stubs import Stub, encode_stub
 from storage.dead import EMPTY, Entries
+from storage.environment import pack_number, read_number
 from storage.keys import row_key_prefix
 from storage.layout import TableLayout
 from storage.merging import Job, Output, apply_job, history_of, with_by
@@ -169,7 +170,8 @@ def record_segments(next_segment: int, key: bytes, pending: Sequence[tuple[bytes
 
     def work(wtxn: WriteTransaction) -> None:
         wtxn.flusher.touched = True
-        wtxn.txn.put(key, next_segment.to_bytes(8, "big"), db=wtxn.dbs.meta)
+        present = read_number(wtxn.txn, wtxn.dbs, key, 1)  # another flush may have gone further
+        wtxn.txn.put(key, pack_number(max(present, next_segment)), db=wtxn.dbs.meta)
         for partition, segment in pending:
             put_segment(wtxn.txn, wtxn.reader, OTHER_PREFIX, partition, segment)
 

@@ -280,8 +280,7 @@ class ColdTier:
             self.step("written")
             return self._swap(table.table_id, moved)
         finally:
-            with self._lock:
-                self._active.difference_update(segment.segment_id for segment in pending.values())
+            self._finished(pending.values())
 
     def _begin(self, table: TableDef, storage_id: str, place: ColdPlace, built: list[Built]) -> dict[int, Segment]:
         """Give the files their names and record that they are being written."""
@@ -314,10 +313,19 @@ class ColdTier:
                 left = [number for number in left if number not in pending]
             self._active.update(segment.segment_id for segment in pending.values())
             records = [(built[number].run.partition, segment) for number, segment in pending.items()]
-            commit = self._submit(record_segments(self._next_segment, NEXT_SEGMENT, records))
-        commit.result()
-        self.step("recorded")
+            following = self._next_segment
+        try:
+            self._submit(record_segments(following, NEXT_SEGMENT, records)).result()
+            self.step("recorded")
+        except BaseException:
+            self._finished(pending.values())
+            raise
         return pending
+
+    def _finished(self, segments: Iterable[Segment]) -> None:
+        """Whatever of these is still in progress is nobody's any more."""
+        with self._lock:
+            self._active.difference_update(segment.segment_id for segment in segments)
 
     def _swap(self, table_id: int, moved: list[Moved]) -> _Round:
         with self._merger.holding_history():
