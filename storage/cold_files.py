@@ -96,7 +96,7 @@ def write_file(place: ColdPlace, path: str, data: pa.Buffer) -> None:
             os.fsync(number)
         finally:
             os.close(number)
-        os.replace(temporary, target)
+        temporary.replace(target)
     except (OSError, pa.ArrowException) as error:
         if getattr(error, "errno", None) in _FULL:
             raise StorageFull(f"the disk that holds cold files is full: {error}") from error

@@ -37,7 +37,7 @@ from storage.cold_segments import (
 )
 from storage.cold_statistics import column_statistics, merged
 from storage.cold_stubs import Stub, encode_stub
-from storage.dead import EMPTY, Entries
+from storage.dead import Entries
 from storage.environment import pack_number, read_number
 from storage.keys import row_key_prefix
 from storage.layout import TableLayout
@@ -138,9 +138,7 @@ def encode(layout: TableLayout, built: Built, segment: Segment) -> tuple[Segment
         seqs = group.column(0).to_numpy()
         stats = column_statistics(layout.table.columns, group.columns[layout.first_column :])
         stub = Stub(segment.segment_id, number, group.nbytes)
-        outputs.append(
-            Output(prefix + int(seqs[0]).to_bytes(8, "big"), encode_stub(seqs, version, stub, stats), seqs)
-        )
+        outputs.append(Output(prefix + int(seqs[0]).to_bytes(8, "big"), encode_stub(seqs, version, stub, stats), seqs))
         parts.append(stats)
     written = msgspec.structs.replace(
         segment,
@@ -165,7 +163,9 @@ def job_of(reader: Reader, layout: TableLayout, moved: Moved, kept_after: int) -
     return Job(prefix, built.sources, built.known_dead, moved.outputs, old, new)
 
 
-def record_segments(next_segment: int, key: bytes, pending: Sequence[tuple[bytes, Segment]]) -> Callable[[WriteTransaction], None]:
+def record_segments(
+    next_segment: int, key: bytes, pending: Sequence[tuple[bytes, Segment]]
+) -> Callable[[WriteTransaction], None]:
     """The work of step 1."""
 
     def work(wtxn: WriteTransaction) -> None:

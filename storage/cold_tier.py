@@ -146,7 +146,9 @@ class ColdTier:
             with self._snapshot("planning a compaction") as snapshot, snapshot.reading() as reader:
                 layout = layout_of(_table(snapshot, table_id))
                 before = sum(1 for _ in segments_of(reader, table_id))
-                partitions = [p for p in reader.partitions(table_id) if any(cold_runs(reader, layout, p, None, self._options))]
+                partitions = [
+                    p for p in reader.partitions(table_id) if any(cold_runs(reader, layout, p, None, self._options))
+                ]
             removed = 0
             for number, partition in enumerate(partitions):
                 start: bytes | None = None

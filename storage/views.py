@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from storage.catalog import Catalog, TableDef
 from storage.cold_statistics import Bounds
-from storage.reading import ScanStatistics
+from storage.scan_statistics import ScanStatistics
 from storage.topic_positions import GroupPosition
 
 T = TypeVar("T")

@@ -14,9 +14,7 @@ from tests.storage.test_model import OPTIONS, EngineMachine
 class ColdMachine(EngineMachine):
     """Small files and a small cache, so that there are many of the ones and the other forgets."""
 
-    options = msgspec.structs.replace(
-        OPTIONS, cold_cache_bytes=1 << 12, cold_segment_rows=6, cold_grace_seconds=0.0
-    )
+    options = msgspec.structs.replace(OPTIONS, cold_cache_bytes=1 << 12, cold_segment_rows=6, cold_grace_seconds=0.0)
 
     @rule()
     def flush(self) -> None:
