@@ -20,7 +20,7 @@ from storage.catalog import TableDef
 from storage.cold_files import LocalStorages, delete_file, file_name, folder_of, sync_folders, taken, write_file
 from storage.cold_moving import Built, Moved, build, encode, job_of, record_segments, swap
 from storage.cold_planning import HotPartition, Run, cold_runs, hot_partitions, hot_runs
-from storage.cold_reading import READERS, ColdReads
+from storage.cold_reading import ColdReads
 from storage.cold_segments import (
     NEXT_SEGMENT,
     OTHER_PREFIX,
@@ -46,6 +46,8 @@ log = logging.getLogger("headrace.cold")
 
 ROUND_FILES = 256
 """Files that one round writes, at most."""
+WRITERS = 8
+"""Threads that encode and write files: most of the time of a small file is its sync."""
 LEASE_SECONDS = 3_600.0
 STORAGE_OPTION = "storage_id"
 
@@ -276,7 +278,7 @@ class ColdTier:
             if len(built) == 1:
                 moved = [write(0)]
             else:
-                with ThreadPoolExecutor(READERS, thread_name_prefix="headrace-cold-writer") as pool:
+                with ThreadPoolExecutor(WRITERS, thread_name_prefix="headrace-cold-writer") as pool:
                     moved = list(pool.map(write, range(len(built))))
             sync_folders(place, (segment.path for segment in pending.values()))
             self.step("written")
