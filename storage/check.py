@@ -35,8 +35,8 @@ from storage.batches import Seqs
 from storage.catalog import Catalog, NamespaceDef, TableDef
 from storage.changes import PartitionRecord, decode_commit
 from storage.check_files import check_files
-from storage.check_segments import check_segments
 from storage.check_rows import PartitionCheck, Walked, entries_under
+from storage.check_segments import check_segments
 from storage.check_times import TimesCheck
 from storage.check_topics import TopicsCheck
 from storage.cold_cache import RowGroupCache

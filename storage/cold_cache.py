@@ -44,7 +44,10 @@ class _Entry(NamedTuple):
 
 
 class RowGroupCache:
-    """Thread-safe. A cache with the limit 0 keeps nothing, and leaves its folder alone. `peek` does no I/O of its own; the other methods may."""
+    """Thread-safe. `peek` does no I/O of its own; the other methods may.
+
+    A cache with the limit 0 keeps nothing, and leaves its folder alone.
+    """
 
     def __init__(self, folder: Path, limit: int, most_files: int = MOST_FILES) -> None:
         self._folder = folder
@@ -100,7 +103,7 @@ class RowGroupCache:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             temporary.write_bytes(value)
-            os.replace(temporary, path)
+            temporary.replace(path)
         except OSError as error:
             log.warning("a row group cannot be cached: %s", error)
             with contextlib.suppress(OSError):
@@ -174,7 +177,7 @@ class RowGroupCache:
             found = _NAME.match(file.name)
             if found is None:
                 with contextlib.suppress(OSError):
-                    os.unlink(file.path)
+                    Path(file.path).unlink()
                 continue
             key = int(found[1], 16), int(found[2], 16)
             self._keep(key, _Entry(int(found[3], 16), stat.st_size, None))

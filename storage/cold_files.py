@@ -79,7 +79,10 @@ def taken(place: ColdPlace, paths: list[str]) -> set[str]:
 
 
 def write_file(place: ColdPlace, path: str, data: pa.Buffer) -> None:
-    """Store a file; it is durable but for its folder (`sync_folders`). Raises StorageUnavailable, StorageFull."""
+    """Store a file; it is durable but for the names of new folders (`sync_folders`).
+
+    Raises StorageUnavailable, StorageFull.
+    """
     try:
         if place.folder is None:
             with place.filesystem.open_output_stream(path) as stream:
@@ -96,7 +99,8 @@ def write_file(place: ColdPlace, path: str, data: pa.Buffer) -> None:
             os.fsync(number)
         finally:
             os.close(number)
-        os.replace(temporary, target)
+        temporary.replace(target)
+        _sync_folder(target.parent)
     except (OSError, pa.ArrowException) as error:
         if getattr(error, "errno", None) in _FULL:
             raise StorageFull(f"the disk that holds cold files is full: {error}") from error
@@ -104,24 +108,28 @@ def write_file(place: ColdPlace, path: str, data: pa.Buffer) -> None:
 
 
 def sync_folders(place: ColdPlace, paths: Iterable[str]) -> None:
-    """Make the names of written files durable. Raises StorageUnavailable."""
+    """Make the names of the folders durable that files were written to. Raises StorageUnavailable."""
     if place.folder is None:
         return
     folders: set[Path] = {place.folder, place.folder.parent}
     for path in paths:
-        folder = (place.folder / path).parent
+        folder = (place.folder / path).parent.parent
         while folder not in folders:
             folders.add(folder)
             folder = folder.parent
     try:
         for folder in folders:
-            number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(number)
-            finally:
-                os.close(number)
+            _sync_folder(folder)
     except OSError as error:
         raise StorageUnavailable(f"a folder of the cold tier could not be synced: {error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def delete_file(resolver: StorageResolver, storage_id: str, path: str) -> None:

@@ -37,7 +37,8 @@ from storage.cold_segments import (
 )
 from storage.cold_statistics import column_statistics, merged
 from storage.cold_stubs import Stub, encode_stub
-from storage.dead import EMPTY, Entries
+from storage.dead import Entries
+from storage.environment import pack_number, read_number
 from storage.keys import row_key_prefix
 from storage.layout import TableLayout
 from storage.merging import Job, Output, apply_job, history_of, with_by
@@ -137,9 +138,7 @@ def encode(layout: TableLayout, built: Built, segment: Segment) -> tuple[Segment
         seqs = group.column(0).to_numpy()
         stats = column_statistics(layout.table.columns, group.columns[layout.first_column :])
         stub = Stub(segment.segment_id, number, group.nbytes)
-        outputs.append(
-            Output(prefix + int(seqs[0]).to_bytes(8, "big"), encode_stub(seqs, version, stub, stats), seqs)
-        )
+        outputs.append(Output(prefix + int(seqs[0]).to_bytes(8, "big"), encode_stub(seqs, version, stub, stats), seqs))
         parts.append(stats)
     written = msgspec.structs.replace(
         segment,
@@ -164,12 +163,15 @@ def job_of(reader: Reader, layout: TableLayout, moved: Moved, kept_after: int) -
     return Job(prefix, built.sources, built.known_dead, moved.outputs, old, new)
 
 
-def record_segments(next_segment: int, key: bytes, pending: Sequence[tuple[bytes, Segment]]) -> Callable[[WriteTransaction], None]:
+def record_segments(
+    next_segment: int, key: bytes, pending: Sequence[tuple[bytes, Segment]]
+) -> Callable[[WriteTransaction], None]:
     """The work of step 1."""
 
     def work(wtxn: WriteTransaction) -> None:
         wtxn.flusher.touched = True
-        wtxn.txn.put(key, next_segment.to_bytes(8, "big"), db=wtxn.dbs.meta)
+        present = read_number(wtxn.txn, wtxn.dbs, key, 1)  # another flush may have gone further
+        wtxn.txn.put(key, pack_number(max(present, next_segment)), db=wtxn.dbs.meta)
         for partition, segment in pending:
             put_segment(wtxn.txn, wtxn.reader, OTHER_PREFIX, partition, segment)
 

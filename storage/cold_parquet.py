@@ -66,7 +66,9 @@ def encode_file(layout: TableLayout, version: int, groups: Sequence[pa.RecordBat
     ) as writer:
         for group in groups:
             writer.write_table(
-                pa.Table.from_arrays([_outward(a, f) for a, f in zip(group.columns, schema, strict=True)], schema=schema),
+                pa.Table.from_arrays(
+                    [_outward(a, f) for a, f in zip(group.columns, schema, strict=True)], schema=schema
+                ),
                 row_group_size=group.num_rows,
             )
     data = sink.getvalue()
@@ -157,7 +159,7 @@ def read_footer(file: pa.NativeFile, footer_bytes: int, checksum: int) -> pq.Fil
 def read_columns(
     file: pa.NativeFile, footer: pq.FileMetaData, group: int, schema: pa.Schema, positions: Sequence[int]
 ) -> dict[int, pa.Array]:
-    """Columns of a row group by their positions in the stored schema. Raises StorageCorrupt, OSError, ArrowException."""
+    """Columns of a row group by position in the stored schema. Raises StorageCorrupt, OSError, ArrowException."""
     import pyarrow.parquet as pq
 
     if footer.num_columns != len(schema) or group >= footer.num_row_groups:

@@ -42,18 +42,14 @@ def hot_partitions(reader: Reader, table_id: int) -> list[HotPartition]:
     found: list[HotPartition] = []
     for partition in reader.partitions(table_id):
         nbytes = sum(
-            len(batch.value)
-            for batch in reader.stored(row_key_prefix(table_id, partition))
-            if not batch.header.flags
+            len(batch.value) for batch in reader.stored(row_key_prefix(table_id, partition)) if not batch.header.flags
         )
         if nbytes:
             found.append(HotPartition(partition, nbytes))
     return found
 
 
-def hot_runs(
-    reader: Reader, table_id: int, partition: bytes, through: int, options: StorageOptions
-) -> Iterator[Run]:
+def hot_runs(reader: Reader, table_id: int, partition: bytes, through: int, options: StorageOptions) -> Iterator[Run]:
     """The runs of hot batches that begin at or before `_seq` `through`."""
     user = reader.user_of(partition)
     keys: list[bytes] = []
@@ -117,9 +113,7 @@ def cold_runs(
     yield from finished()
 
 
-def _segments(
-    reader: Reader, layout: TableLayout, partition: bytes, start: bytes | None
-) -> Iterator[_Old | None]:
+def _segments(reader: Reader, layout: TableLayout, partition: bytes, start: bytes | None) -> Iterator[_Old | None]:
     """The segments of a partition in order; None where hot batches stand between them."""
     prefix = row_key_prefix(layout.table.table_id, partition)
     dead = reader.dead_counts(prefix, start)

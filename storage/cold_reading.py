@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -70,7 +70,7 @@ class SparseBatch(NamedTuple):
         return self.columns[i]
 
 
-Part = pa.RecordBatch | ColdPart
+Part: TypeAlias = "pa.RecordBatch | ColdPart"
 
 
 class ColdReads:
@@ -187,11 +187,15 @@ class ColdReads:
                 found = read_columns(opened.file, footer, request.group, request.schema, wanted)
                 opened.whole = True
         except FileNotFoundError:
-            raise StorageCorrupt(f"{request.place}: the file {segment.path} of storage '{segment.storage_id}' is missing") from None
+            raise StorageCorrupt(
+                f"{request.place}: the file {segment.path} of storage '{segment.storage_id}' is missing"
+            ) from None
         except (StorageCorrupt, pa.ArrowException) as error:
             raise StorageCorrupt(f"{request.place}: the file {segment.path}: {error}") from None
         except OSError as error:
-            message = f"{request.place}: the file {segment.path} of storage '{segment.storage_id}' cannot be read: {error}"
+            message = (
+                f"{request.place}: the file {segment.path} of storage '{segment.storage_id}' cannot be read: {error}"
+            )
             if local or "CRC" in str(error) or "Parquet" in str(error):
                 raise StorageCorrupt(message) from None
             raise StorageUnavailable(message) from None
@@ -256,5 +260,3 @@ class _Opened:
             self._reads.give_back(self._segment_id, self.file)
         else:
             self.file.close()
-
-

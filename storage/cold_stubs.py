@@ -80,5 +80,3 @@ def _body(value: memoryview | bytes) -> tuple[int, int, int, int]:
         raise StorageCorrupt("a stub is shorter than its header")
     found: tuple[int, int, int, int] = _BODY.unpack_from(value, HEADER.size)
     return found
-
-

@@ -20,7 +20,7 @@ from storage.catalog import TableDef
 from storage.cold_files import LocalStorages, delete_file, file_name, folder_of, sync_folders, taken, write_file
 from storage.cold_moving import Built, Moved, build, encode, job_of, record_segments, swap
 from storage.cold_planning import HotPartition, Run, cold_runs, hot_partitions, hot_runs
-from storage.cold_reading import READERS, ColdReads
+from storage.cold_reading import ColdReads
 from storage.cold_segments import (
     NEXT_SEGMENT,
     OTHER_PREFIX,
@@ -46,6 +46,8 @@ log = logging.getLogger("headrace.cold")
 
 ROUND_FILES = 256
 """Files that one round writes, at most."""
+WRITERS = 8
+"""Threads that encode and write files: most of the time of a small file is its sync."""
 LEASE_SECONDS = 3_600.0
 STORAGE_OPTION = "storage_id"
 
@@ -146,7 +148,9 @@ class ColdTier:
             with self._snapshot("planning a compaction") as snapshot, snapshot.reading() as reader:
                 layout = layout_of(_table(snapshot, table_id))
                 before = sum(1 for _ in segments_of(reader, table_id))
-                partitions = [p for p in reader.partitions(table_id) if any(cold_runs(reader, layout, p, None, self._options))]
+                partitions = [
+                    p for p in reader.partitions(table_id) if any(cold_runs(reader, layout, p, None, self._options))
+                ]
             removed = 0
             for number, partition in enumerate(partitions):
                 start: bytes | None = None
@@ -274,14 +278,13 @@ class ColdTier:
             if len(built) == 1:
                 moved = [write(0)]
             else:
-                with ThreadPoolExecutor(READERS, thread_name_prefix="headrace-cold-writer") as pool:
+                with ThreadPoolExecutor(WRITERS, thread_name_prefix="headrace-cold-writer") as pool:
                     moved = list(pool.map(write, range(len(built))))
             sync_folders(place, (segment.path for segment in pending.values()))
             self.step("written")
             return self._swap(table.table_id, moved)
         finally:
-            with self._lock:
-                self._active.difference_update(segment.segment_id for segment in pending.values())
+            self._finished(pending.values())
 
     def _begin(self, table: TableDef, storage_id: str, place: ColdPlace, built: list[Built]) -> dict[int, Segment]:
         """Give the files their names and record that they are being written."""
@@ -314,10 +317,19 @@ class ColdTier:
                 left = [number for number in left if number not in pending]
             self._active.update(segment.segment_id for segment in pending.values())
             records = [(built[number].run.partition, segment) for number, segment in pending.items()]
-            commit = self._submit(record_segments(self._next_segment, NEXT_SEGMENT, records))
-        commit.result()
-        self.step("recorded")
+            following = self._next_segment
+        try:
+            self._submit(record_segments(following, NEXT_SEGMENT, records)).result()
+            self.step("recorded")
+        except BaseException:
+            self._finished(pending.values())
+            raise
         return pending
+
+    def _finished(self, segments: Iterable[Segment]) -> None:
+        """Whatever of these is still in progress is nobody's any more."""
+        with self._lock:
+            self._active.difference_update(segment.segment_id for segment in segments)
 
     def _swap(self, table_id: int, moved: list[Moved]) -> _Round:
         with self._merger.holding_history():

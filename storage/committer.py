@@ -18,7 +18,7 @@ What can go wrong with a group, and what follows
 
 A work that needs a row of the cold tier which is not in the cache does not make everybody wait for a file: it is
 undone, a loader reads the row group into the cache, and the work is queued again. Only when that happened to it
-MOST_MISSES times may it read files in its place.
+`cold_misses` times may it read files in its place.
 
 A work may run more than once (the first run's effects are gone then), so it must not keep state outside.
 """
@@ -50,9 +50,6 @@ from storage.writer import Counters, WriteTransaction
 log = logging.getLogger("headrace.storage")
 
 Published = Callable[[WriteTransaction, Committed], None]
-
-MOST_MISSES = 32
-"""How often a work is put off for a row group of the cold tier."""
 
 _DAMAGED = (lmdb.PanicError, lmdb.CorruptedError, lmdb.PageNotFoundError)
 """Errors with LMDB's own codes after which only reopening helps."""
@@ -267,13 +264,12 @@ class Committer:
         finally:
             txn.abort()
 
-    @staticmethod
-    def _run_works(wtxn: WriteTransaction, group: list[Submission]) -> None:
+    def _run_works(self, wtxn: WriteTransaction, group: list[Submission]) -> None:
         """Run each work; one that raises fails alone (in direct mode it is the only one)."""
         for submission in group:
             wtxn.begin_work()
             submission.error = submission.result = None
-            wtxn.reader.waits = submission.misses > MOST_MISSES
+            wtxn.reader.waits = submission.misses > self._options.cold_misses
             try:
                 submission.result = submission.work(wtxn)
                 wtxn.end_work()

@@ -162,7 +162,10 @@ class StorageEngine:
         return self._registry.open(lease, purpose)
 
     def snapshot_at_once(self, *, purpose: str = "") -> Snapshot | None:
-        """A snapshot without waiting, for the event loop; None while the storage holds readers back."""
+        """A snapshot without waiting, for the event loop; None while the storage holds readers back.
+
+        Reading it raises ColdMiss where a file of the cold tier would have to be read: a worker thread may do that.
+        """
         return self._registry.open_at_once(purpose)
 
     def submit(

@@ -182,9 +182,7 @@ class Merger:
                 self._guard(self.after_maintenance, contextlib.nullcontext())
             self._stopped.wait(PAUSE_SECONDS)
 
-    def _guard(
-        self, step: Callable[[], object], held: contextlib.AbstractContextManager[object] | None = None
-    ) -> None:
+    def _guard(self, step: Callable[[], object], held: contextlib.AbstractContextManager[object] | None = None) -> None:
         try:
             with held or self._working:
                 step()

@@ -1,9 +1,9 @@
 """How neighbouring batches become one: what to merge, building it from a snapshot, applying it in the writer.
 
 Choosing. Batches of a partition stand in `_seq` order. A batch's tier is the logarithm of its rows to the base
-`fan_in`; a batch that is half full or more is done, and so is a cold one. A run of at least `fan_in` neighbours whose tiers are at most t is
-merged into one, for the lowest such t: a stream of one-row commits is rewritten about four times in all. A batch whose
-share of dead rows is high is rewritten alone.
+`fan_in`; a batch that is half full or more is done, and so is a cold one. A run of at least `fan_in` neighbours whose
+tiers are at most t is merged into one, for the lowest such t: a stream of one-row commits is rewritten about four times
+in all. A batch whose share of dead rows is high is rewritten alone, if it is hot.
 
 Building happens off the writer's thread, from a snapshot: live rows (in the present schema version) become new batches;
 superseded rows that the log or a topic still needs go to `history`, into its batches or between them, so that those

@@ -27,13 +27,12 @@ class PointReader:
     def read(self, snapshot: Snapshot, partition: str, key: bytes) -> list[object] | None:
         """The storage values of the row with that encoded primary key, or None. They own their memory.
 
-        Raises ColdMiss where that would read a file: the event loop may not wait for one.
+        Raises ColdMiss where that would read a file and the snapshot is one of the event loop, which may not wait.
         """
         prefixes = self._prefixes.get(partition)
         if prefixes is None:
             prefixes = self._prefixes_of(partition)
         with snapshot.reading() as reader:
-            reader.waits = False
             found = reader.txn.get(prefixes[0] + key, db=reader.dbs.keys)
             if found is None:
                 return None

@@ -31,6 +31,7 @@ from storage.errors import StorageCorrupt, StorageError
 from storage.keys import parse_partition, parse_row_key, prefix_end, row_key_prefix, table_prefix
 from storage.layout import SEQ, Projection, TableLayout
 from storage.memory import LARGE, BatchMemory
+from storage.scan_statistics import ScanStatistics
 
 
 class Stored(NamedTuple):
@@ -44,38 +45,6 @@ class Stored(NamedTuple):
     def first_seq(self) -> int:
         """The first `_seq`, from the key."""
         return int.from_bytes(self.key[-8:], "big")
-
-
-class ScanStatistics:
-    """What the scans of one view read and left out."""
-
-    def __init__(self) -> None:
-        self.batches = 0
-        """Hot batches read."""
-        self.row_groups = 0
-        """Row groups read."""
-        self.row_groups_pruned = 0
-        self._read: set[int] = set()
-        self._seen: set[int] = set()
-
-    def cold(self, segment_id: int, *, read: bool) -> None:
-        """Note a row group."""
-        self._seen.add(segment_id)
-        if read:
-            self._read.add(segment_id)
-            self.row_groups += 1
-        else:
-            self.row_groups_pruned += 1
-
-    @property
-    def files(self) -> int:
-        """Files of which something was read."""
-        return len(self._read)
-
-    @property
-    def files_pruned(self) -> int:
-        """Files of which nothing was read."""
-        return len(self._seen) - len(self._read)
 
 
 class Reader:
@@ -391,6 +360,7 @@ class Reader:
     def _cold_rows(self, layout: TableLayout, batch: Stored, plan: Projection, places: Seqs) -> Part:
         """Rows of a cold batch: taken now when this reader does not wait, or when they are cached."""
         part = ColdPart(self.request(layout, batch), plan, None, places)
+        self.statistics.cold(part.request.segment.segment_id, read=True)
         if self.waits:
             return part
         self.decode(layout, batch, None)  # now in the cache, or refused

@@ -264,16 +264,16 @@ class SnapshotRegistry:
             return self._begin(lease, purpose)
 
     def open_at_once(self, purpose: str) -> Snapshot | None:
-        """As `open`, for the event loop: None where that would wait."""
+        """As `open`, for the event loop: None where that would wait. Reading it raises ColdMiss where that would."""
         with self._lock:
-            return None if self._paused or self._closed else self._begin(None, purpose)
+            return None if self._paused or self._closed else self._begin(None, purpose, waits=False)
 
-    def _begin(self, lease: float | None, purpose: str) -> Snapshot:
+    def _begin(self, lease: float | None, purpose: str, *, waits: bool = True) -> Snapshot:
         try:
             txn = self._environment.begin_read()
         except lmdb.PanicError as error:  # a commit has just met an I/O error; the writer is about to reopen
             raise StoragePoisoned("the storage is being reopened") from error
-        reader = Reader(txn, self._environment.dbs, self.memory, self.cold)
+        reader = Reader(txn, self._environment.dbs, self.memory, self.cold, waits=waits)
         state = self._states.get(txn.id()) or self._load(reader)
         now = self._clock.monotonic()
         deadline = now + (self._lease if lease is None else lease)

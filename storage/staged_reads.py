@@ -15,7 +15,7 @@ from storage.cold_statistics import Bounds
 from storage.keys import index_key_prefix
 from storage.layout import layout_of
 from storage.objects import StagedObjects
-from storage.reading import ScanStatistics
+from storage.scan_statistics import ScanStatistics
 from storage.staging import StagedPartition, Undo
 from storage.topic_positions import GroupPosition
 from storage.views import Base

@@ -17,7 +17,8 @@ from storage.errors import ColdMiss, StorageCorrupt, StorageError
 from storage.expiry import cutoff
 from storage.keys import index_key_prefix, object_key, object_prefix, partition_key, row_key_prefix
 from storage.layout import layout_of
-from storage.reading import Reader, ScanStatistics
+from storage.reading import Reader
+from storage.scan_statistics import ScanStatistics
 from storage.topic_positions import GroupPosition, group_positions
 
 T = TypeVar("T")

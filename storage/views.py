@@ -10,7 +10,7 @@ import pyarrow as pa
 from storage.catalog import Catalog, TableDef
 from storage.cold_segments import Segment
 from storage.cold_statistics import Bounds
-from storage.reading import ScanStatistics
+from storage.scan_statistics import ScanStatistics
 from storage.topic_positions import GroupPosition
 
 T = TypeVar("T")

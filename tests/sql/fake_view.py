@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from storage.catalog import Catalog, NamespaceDef, TableDef
 from storage.cold_segments import Segment, SegmentStatus
+from storage.cold_statistics import Bounds as ColumnBounds
 from storage.keys import encode_key
+from storage.scan_statistics import ScanStatistics
 from storage.topic_definitions import TopicDef
 from storage.topic_groups import Claim, GroupState
 from storage.topic_log import Bounds
@@ -71,8 +73,18 @@ class FakeView:
             return pa.schema([pa.field("_seq", pa.int64()), *table.arrow_schema]).empty_table()
         return found
 
+    @property
+    def statistics(self) -> ScanStatistics:
+        return ScanStatistics()
+
     def scan(
-        self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
+        self,
+        table: TableDef,
+        partition: str,
+        columns: Sequence[str] | None = None,
+        *,
+        with_seq: bool = False,
+        bounds: Mapping[str, ColumnBounds] | None = None,
     ) -> pa.Table:
         names = list(table.arrow_schema.names if columns is None else columns)
         return self._all(table, partition).select((["_seq"] if with_seq else []) + names)
