@@ -265,6 +265,8 @@ def _check_nullability(table: TableDef, column: ColumnDef, not_null: bool, txn: 
 
 def _set_default(operation: SetDefault, table: TableDef) -> _Change:
     column = _column(table, operation.name)
+    if column.always_generated:
+        raise ExecutionError(f"Invalid operation: Column '{column.name}' is GENERATED ALWAYS AS IDENTITY")
     if operation.default is None:
         text = None
         description = f"DROP DEFAULT on column {column.name}"

@@ -32,6 +32,7 @@ from sql.pushdown import key_access, key_terms
 from sql.rewrite import HiddenParameters, name_outputs, rewrite_bare_functions, rewrite_functions, unqualify_columns
 from sql.rights import resolve_table
 from sql.scope import TableUse, invalid, mark_needed, named_tables, owning_select, position
+from sql.session_functions import leave_out_catalog, rewrite_bare_session_functions, rewrite_session_functions
 from sql.syntax import copied
 from sql.system_tables import SystemTables
 from sql.views.errors import blaming_views, of_view
@@ -94,10 +95,13 @@ class _Binder:
         indexes = [parameter_index(node) or 0 for node in self.tree.find_all(exp.Placeholder)]
         self.hidden = HiddenParameters(max([len(context.parameter_kinds), *indexes]))
         name_outputs(self.tree, text_of)
+        leave_out_catalog(self.tree)
         self.views = expand_views(self.tree, context.catalog, context.namespace)
+        self.tree = rewrite_session_functions(self.tree, context.namespace)
         self.tree, self.volatile = rewrite_functions(self.tree, self.hidden)
         self.uses = self._resolve()
         rewrite_bare_functions(self.tree, self.uses, self.hidden)
+        rewrite_bare_session_functions(self.tree, self.uses, context.namespace)
 
     # Names
 

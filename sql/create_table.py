@@ -74,7 +74,7 @@ def column_definition(spec: ColumnSpec, column_id: int, *, in_key: bool = False)
         default = compile_default(spec.default, spec.name, spec.type).text
     return ColumnDef(
         column_id=column_id, name=spec.name, type=spec.type, nullable=not (spec.not_null or in_key), default=default,
-        comment=spec.comment,
+        comment=spec.comment, always_generated=spec.always_generated,
     )  # fmt: skip
 
 

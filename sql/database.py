@@ -43,7 +43,9 @@ from sql.storages import moving
 from sql.storages.filesystems import RemoteTimeouts
 from sql.storages.policies import FlushScheduler, FlushSettings
 from sql.storages.registry import StorageRegistry
-from sql.system_tables import SystemContext, default_registry
+from sql.system_rows import ServerFacts
+from sql.system_tables import SystemContext, own_tables
+from sql.topics.browsing import BrowsedTopics
 from sql.topics.hub import TopicHub
 from sql.topics.router import SqlRouter
 from sql.topics.settings import TopicSettings
@@ -85,7 +87,8 @@ class Database:
     `bigint` must be the mode in which results are rendered. `settings` gives the rows of system.settings, `stats`
     further metrics for system.stats. Everything that a client can follow goes through `live`, consumers of topics come
     through `topics`; what becomes a message of a topic is decided here from now on. `ws_url` tells, on the event loop,
-    where the client of the request under way finds the WebSocket; `last_heard` is that of `SystemContext`.
+    where the client of the request under way finds the WebSocket; `last_heard` is that of `SystemContext`, `facts`
+    what the server tells of itself.
     """
 
     def __init__(
@@ -108,9 +111,13 @@ class Database:
         ws_url: Callable[[], str] = str,
         last_heard: Callable[[str], int | None] = lambda connection_id: None,
         files: FileStore | None = None,
+        facts: ServerFacts | None = None,
     ) -> None:
         self.limits = limits or SqlLimits()
         self._ws_url = ws_url
+        facts = facts or ServerFacts()
+        self._request_id = facts.request_id
+        browsed = BrowsedTopics(engine, bigint)
         functions = functions or FunctionContext()
         self._pool = DuckPool(duck, functions, temp_folder)
         runtime = QueryRuntime(
@@ -122,6 +129,11 @@ class Database:
                 stats=lambda: {**stats(), **{name: str(value) for name, value in self.figures().items()}},
                 live=self.live.subscriptions,
                 last_heard=last_heard,
+                sessions=facts.sessions,
+                transactions=lambda: self._services.transactions.all(),  # noqa: PLW0108  made after this
+                logs=facts.logs,
+                node=facts.node,
+                topics=browsed,
                 job_progress=self.jobs.progress_of,
                 storage_base=self._services.storages.shown_base,
             ),
@@ -131,7 +143,7 @@ class Database:
             self.limits,
             self._pool,
             functions,
-            default_registry(),
+            own_tables(),
             runtime,
             passwords or PasswordSettings(),
             bigint=bigint,
@@ -172,8 +184,13 @@ class Database:
         self._router.close()
 
     def figures(self) -> dict[str, int]:
-        """Figures of live queries, topics and jobs for system.stats, beside those that `stats` gives."""
-        return {**self.live.stats(), **self.topics.stats(), **self.jobs.figures()}
+        """Figures of statements, live queries, topics and jobs for system.stats, beside those that `stats` gives."""
+        statements = {
+            "active_transactions": len(self._services.transactions),
+            "plan_cache_size": self._services.cached_plans,
+            "server_workers_busy": self._workers.busy,
+        }
+        return {**statements, **self.live.stats(), **self.topics.stats(), **self.jobs.figures()}
 
     # --- statements ----------------------------------------------------------------------------------------------
 
@@ -187,6 +204,7 @@ class Database:
         if hot is not None:
             return [hot]
         control = Control(self.limits.statement_timeout)
+        control.request_id = self._request_id()
         context = context_of(identity, scope, values, control, self._ws_url())
 
         def run() -> list[StatementResult]:
@@ -219,6 +237,7 @@ class Database:
         if store is None:
             raise Unsupported("This server has no place for files.")
         control = Control(self.limits.stream_timeout)
+        control.request_id = self._request_id()
         context = context_of(identity, self.scope(namespace), params or (), control, self._ws_url())
 
         def run() -> list[StatementResult]:
@@ -258,6 +277,7 @@ class Database:
     ) -> ResultStream:
         """Run all statements of a request and stream the rows of the last one. Raises SqlError."""
         control = Control(self.limits.stream_timeout)
+        control.request_id = self._request_id()
         context = context_of(identity, self.scope(namespace), params or (), control, self._ws_url())
 
         def start() -> tuple[Sequence[ResultColumn], Rows]:

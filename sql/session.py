@@ -23,6 +23,7 @@ from sql.live_statements import subscribe_to
 from sql.results import StatementResult
 from sql.rights import may_impersonate, may_read
 from sql.row_expressions import Evaluation
+from sql.running_transactions import RunningTransaction
 from sql.services import Services, StatementContext, running_write
 from sql.statements import (
     AlterNamespace,
@@ -159,8 +160,7 @@ class Session:
             definition = statement
             result = self._commit(lambda writer: self._define(definition, writer, context))
         elif isinstance(statement, VIEWS):
-            of_view = statement
-            result = self._commit(lambda writer: self._define_view(of_view, writer, context))
+            result = self._define_view(statement, context)
         elif isinstance(statement, TOPIC_DEFINITIONS):
             of_topic = statement
             result = self._commit(lambda writer: self._define_topic(of_topic, writer, context))
@@ -200,10 +200,22 @@ class Session:
         binding = services.binding(writer, context)
         return topic_definitions.run(statement, writer, context, binding, services.topics.settings)
 
-    def _define_view(
-        self, statement: CreateView | DropView, writer: WriteTransaction, context: StatementContext
-    ) -> StatementResult:
-        return view_definitions.run(statement, writer, context, self._services.binding(writer, context))
+    def _define_view(self, statement: CreateView | DropView, context: StatementContext) -> StatementResult:
+        """A view's query is bound here; in the writer only again if a definition changed meanwhile."""
+        if isinstance(statement, DropView):
+            return self._commit(lambda writer: view_definitions.drop(statement, writer, context))
+        services = self._services
+        with storage_errors(), services.snapshot(context) as view:
+            prepared = view_definitions.prepare(statement, view, context, services.binding(view, context))
+
+        def work(writer: WriteTransaction) -> StatementResult:
+            present = prepared
+            if writer.catalog.version != prepared.version:
+                binding = services.binding(writer, context)
+                present = view_definitions.prepare(statement, writer, context, binding)
+            return view_definitions.create(present, writer)
+
+        return self._commit(work)
 
     def _enter(self, parsed: Parsed) -> tuple[Statement, StatementContext]:
         statement, context = parsed.statement, self._context
@@ -292,12 +304,17 @@ class Session:
 
     def _transaction(self, start: int) -> list[StatementResult]:
         """Run BEGIN at `start` up to its COMMIT or ROLLBACK; the results of all of them."""
+        context = self._context
+        with self._services.transactions.running(context.identity.user, context.control.request_id) as entry:
+            return self._run_transaction(start, entry)
+
+    def _run_transaction(self, start: int, entry: RunningTransaction) -> list[StatementResult]:
         limits = self._services.limits
         self._context.control.check()
         for _ in range(limits.conflict_retries):
             with numbered(start, applied=start), storage_errors(), self._services.snapshot(self._context) as snapshot:
                 transaction = Transaction(snapshot)
-                results, keep = self._stage(start, transaction)
+                results, keep = self._stage(start, transaction, entry)
                 if not keep or not transaction.staged_rows:
                     return results
                 try:
@@ -308,7 +325,7 @@ class Session:
 
         def inside(writer: WriteTransaction) -> list[StatementResult]:
             transaction = Transaction(writer)
-            answers, apply = self._stage(start, transaction)
+            answers, apply = self._stage(start, transaction, entry)
             if apply:
                 transaction.apply(writer)
             return answers
@@ -316,9 +333,12 @@ class Session:
         with numbered(start, applied=start):
             return self._commit(inside)
 
-    def _stage(self, start: int, transaction: Transaction) -> tuple[list[StatementResult], bool]:
+    def _stage(
+        self, start: int, transaction: Transaction, entry: RunningTransaction
+    ) -> tuple[list[StatementResult], bool]:
         """Run the statements of a transaction; their results, and whether it ends in COMMIT."""
         number = self._services.functions.uuid_v7()
+        entry.begin(str(number), transaction)
         user = self._context.identity.user
         results = [StatementResult(message=f"Transaction started ({number})", as_user=user)]
         deadline = time.monotonic() + self._services.limits.transaction_timeout
@@ -326,6 +346,7 @@ class Session:
             parsed = self._batch[position]
             with numbered(position, applied=start):
                 self._context.control.check()
+                entry.touch()
                 if time.monotonic() > deadline:
                     raise ExecutionError("Invalid operation: the transaction ran too long and was rolled back")
                 if isinstance(parsed.statement, Begin):
@@ -333,6 +354,8 @@ class Session:
                 if isinstance(parsed.statement, (Commit, Rollback)):
                     committed = isinstance(parsed.statement, Commit)
                     word = "committed" if committed else "rolled back"
+                    if committed:
+                        entry.commits()
                     results.append(StatementResult(message=f"Transaction {word} ({number})", as_user=user))
                     return results, committed
                 results.append(self._staged(position, start, transaction))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
@@ -71,14 +70,15 @@ NAMESPACE_COLUMNS = (
 
 def namespace_rows(view: ReadView, context: SystemContext) -> Rows:
     """One row for each namespace, `system` among them: it is as old as the oldest."""
-    from sql.system_tables import default_registry
+    from sql.system_tables import own_tables
 
-    counts = Counter(table.namespace for table in (*view.catalog.tables(), *default_registry()))
+    own = sum(table.namespace == SYSTEM for table in own_tables())
     known = list(view.catalog.namespaces())
     oldest = min((namespace.created_at for namespace in known), default=0)
     for namespace in sorted([*known, NamespaceDef(SYSTEM, oldest)], key=lambda namespace: namespace.name):
         name = namespace.name
-        yield name, name, namespace.created_at, _json(namespace.options), counts[name]
+        count = own if name == SYSTEM else view.catalog.table_count(name)
+        yield name, name, namespace.created_at, _json(namespace.options), count
 
 
 # tables and schemas --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ objects that may be many are read from the snapshot one by one (`ReadView.get_ob
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
@@ -46,7 +47,8 @@ class ColumnDef(msgspec.Struct, frozen=True):
     """One column. `column_id` never changes and is never reused in its table; it names the stored field.
 
     `default` is the canonical SQL text of the DEFAULT expression, or None. `initial` is what rows written
-    before the column existed read as: a one-row Arrow IPC stream with one field, or None for NULL.
+    before the column existed read as: a one-row Arrow IPC stream with one field, or None for NULL. A column that is
+    `always_generated` (GENERATED ALWAYS AS IDENTITY) takes no value but its default.
     """
 
     column_id: int
@@ -56,6 +58,7 @@ class ColumnDef(msgspec.Struct, frozen=True):
     default: str | None = None
     initial: bytes | None = None
     comment: str | None = None
+    always_generated: bool = False
 
 
 class UniqueDef(msgspec.Struct, frozen=True):
@@ -199,7 +202,7 @@ class UserDef(msgspec.Struct, frozen=True):
 class Catalog:
     """Namespaces, tables, views and topics as of one commit; immutable, shared by every reader of that commit."""
 
-    __slots__ = ("_by_id", "_namespaces", "_sources", "_tables", "_topics", "_views", "version")
+    __slots__ = ("_by_id", "_counts", "_namespaces", "_sources", "_tables", "_topics", "_views", "version")
 
     def __init__(
         self,
@@ -214,6 +217,7 @@ class Catalog:
         self._tables = {(t.namespace, t.name): t for t in tables}
         self._by_id = {t.table_id: t for t in self._tables.values()}
         self._topics = {t.topic_id: t for t in topics}
+        self._counts: dict[str, int] | None = None
         self._views = {(v.namespace, v.name): v for v in views}
         self._sources: dict[int, list[tuple[TopicDef, TopicSource]]] = {}
         for topic in self._topics.values():
@@ -240,6 +244,13 @@ class Catalog:
         """All tables, or those of one namespace, by full name."""
         chosen = (t for t in self._tables.values() if namespace is None or t.namespace == namespace)
         return iter(sorted(chosen, key=lambda t: (t.namespace, t.name)))
+
+    def table_count(self, namespace: str) -> int:
+        """How many tables a namespace has; counted once for all namespaces of a catalog."""
+        counts = self._counts
+        if counts is None:
+            counts = self._counts = Counter(space for space, _ in self._tables)
+        return counts.get(namespace, 0)
 
     def view(self, namespace: str, name: str) -> ViewDef | None:
         """The view of that name, if any."""
