@@ -21,7 +21,7 @@ from server.auth.routes import routes as auth_routes
 from server.auth.secret import load_or_create_secret
 from server.config import Config, settings_of
 from server.dba_sampler import DbaSampler, create_dba_tables
-from server.exchange import current_request_id
+from server.exchange import client_of_current, current_request_id
 from server.figures import AccountCount, node_figures, stats_of
 from server.live.events import routes as event_routes
 from server.live.limits import UserSubscriptions
@@ -35,6 +35,7 @@ from server.process_figures import ProcessFigures
 from server.routes.metrics import MetricsRoute
 from server.session_list import session_rows
 from server.state import AppState
+from sql.audit_log import AuditSettings
 from sql.database import Database
 from sql.duck import DuckOptions, bound_process_memory
 from sql.jobs.settings import JobSettings
@@ -45,7 +46,9 @@ from sql.storages.filesystems import RemoteTimeouts
 from sql.storages.policies import FlushSettings
 from sql.system_rows import ServerFacts
 from sql.topics.settings import TopicSettings
+from sql.user_cleanup import UserCleanupSettings
 from sql.users import PasswordSettings
+from sql.vectors.settings import VectorSettings
 from storage.blobs import open_blobs
 from storage.engine import StorageEngine
 from storage.file_store import FileStore
@@ -139,6 +142,11 @@ def topic_settings(config: Config) -> TopicSettings:
     )
 
 
+def vector_settings(config: Config, folder: Path) -> VectorSettings:
+    """Return what the configuration means for vector indexes; their files lie in `folder`."""
+    return VectorSettings(folder, config.vectors.memory_bytes, config.vectors.min_rows)
+
+
 def job_settings(config: Config) -> JobSettings:
     """Return what the configuration means for jobs."""
     jobs = config.jobs
@@ -227,6 +235,10 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path, address:
             ws_url=urls.of_current,
             last_heard=last_heard,
             files=files,
+            audit=AuditSettings(config.audit.retention_days),
+            user_cleanup=UserCleanupSettings(config.user_management.deletion_grace_period_days),
+            client_ip=client_of_current,
+            vectors=vector_settings(config, folder / "vectors"),
             facts=facts,
         )
         stack.callback(database.close)

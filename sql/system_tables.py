@@ -161,6 +161,7 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     from sql.live_statements import LIVE_TABLE
     from sql.storages.manifest import MANIFEST_TABLE
     from sql.storages.tables import STORAGES_TABLE
+    from sql.system_audit import AUDIT_TABLE
     from sql.system_catalog import CATALOG_TABLES
     from sql.system_cluster import CLUSTER_TABLES
     from sql.system_server import SERVER_TABLES
@@ -168,4 +169,4 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
 
     topics = (TOPICS_TABLE, OFFSETS_TABLE, MESSAGES_TABLE)
     ours = (*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, *topics, *CLUSTER_TABLES, *INFORMATION_SCHEMA_TABLES)
-    return SystemTables([*ours, *JOB_TABLES, STORAGES_TABLE, MANIFEST_TABLE, *extra])
+    return SystemTables([*ours, *JOB_TABLES, AUDIT_TABLE, STORAGES_TABLE, MANIFEST_TABLE, *extra])
