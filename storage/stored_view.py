@@ -103,7 +103,10 @@ class StoredView:
                 after=self._cutoff(reader, table),
                 bounds=bounds,
             )
-        return schema, reader.cold.read_all(parts)  # files are read without the lock
+        return schema, reader.cold.read_all(parts, self._check)  # files are read without the lock
+
+    def _check(self) -> None:
+        """Called between files: may raise, to end a long scan."""
 
     def find(self, table: TableDef, partition: str, keys: Sequence[bytes], index_id: int = 0) -> list[int | None]:
         """Current `_seq`s by key; see ReadView."""

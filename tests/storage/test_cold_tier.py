@@ -414,6 +414,24 @@ def test_the_cache_is_bounded_and_survives_restarts(folder: Path) -> None:
                 assert snapshot.get_row(table, "", key_of(table, number))[1][0] == number  # type: ignore[index]
 
 
+def test_a_large_scan_waits_in_a_file_without_a_name(folder: Path) -> None:
+    options = msgspec.structs.replace(OPTIONS, cold_scan_bytes=20_000, cold_segment_rows=500)
+    with StorageEngine.open(folder, options) as engine:
+        table = create(engine)
+        for start in range(0, 3_000, 500):
+            fill(engine, table, "", range(start, start + 500))
+        before = all_rows(engine, table)
+        mapped = pa.total_allocated_bytes()
+        engine.cold.flush(table.table_id)
+        fill(engine, table, "", range(3_000, 3_010))
+        with engine.snapshot() as snapshot:
+            rows = snapshot.scan(table, "", with_seq=True)
+            assert pa.total_allocated_bytes() - mapped < rows.nbytes // 2
+        assert rows.slice(0, 3_000).to_pylist() == before
+        assert rows.column("id").to_pylist() == list(range(3_010))
+        assert list((folder / "cache").iterdir()) == []
+
+
 # --- flush and compaction ------------------------------------------------------------------------------------------
 
 
