@@ -11,6 +11,7 @@ wire format we keep, where it has them.
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -57,6 +58,9 @@ class RetentionSection(msgspec.Struct, frozen=True):
     interval_seconds: Annotated[
         float, Meta(gt=0, le=3600, description="Time between rounds that trim the log and topics and give space back")
     ] = 10.0
+    enable_dba_stats: Annotated[bool, Meta(description="Whether figures of the server are kept in dba.stats")] = True
+    dba_stats_interval_seconds: Annotated[float, Meta(ge=1, description="Time between two samples in dba.stats")] = 30.0
+    dba_stats_retention_days: Annotated[int, Meta(ge=1, description="How long samples stay in dba.stats")] = 7
 
 
 class StreamSection(msgspec.Struct, frozen=True):
@@ -127,6 +131,9 @@ class LoggingSection(msgspec.Struct, frozen=True):
     slow_query_threshold_ms: Annotated[
         float, Meta(ge=0, description="SQL requests that take longer are logged as warnings, literals masked; 0: none")
     ] = 1200.0
+    memory_lines: Annotated[
+        int, Meta(ge=0, le=100_000, description="Latest lines that system.server_logs shows, kept in memory; 0: none")
+    ] = 1000
 
 
 class PerformanceSection(msgspec.Struct, frozen=True):
@@ -346,6 +353,27 @@ class TopicsSection(msgspec.Struct, frozen=True):
     ] = GIB
 
 
+class JobsSection(msgspec.Struct, frozen=True):
+    """Work in the background: flushing, compaction, backups, exports, clean-up."""
+
+    max_concurrent: Annotated[int, Meta(ge=1, le=100, description="Jobs that run at once; others wait")] = 10
+    max_waiting: Annotated[int, Meta(ge=1, description="Jobs that may wait before new ones are refused with 503")] = (
+        10_000
+    )
+    max_retries: Annotated[int, Meta(ge=0, le=100, description="How often a job that failed is run again")] = 3
+    retry_backoff_ms: Annotated[
+        int, Meta(ge=1, le=3_600_000, description="Milliseconds before that, doubled each time")
+    ] = 100
+    retention_seconds: Annotated[int, Meta(ge=0, description="How long finished jobs stay in system.jobs")] = 604_800
+    max_finished: Annotated[int, Meta(ge=0, description="How many finished jobs stay in system.jobs at most")] = 10_000
+    cleanup_interval_seconds: Annotated[
+        float, Meta(gt=0, le=86_400, description="Time between looks for jobs that are to be removed")
+    ] = 600.0
+    stop_seconds: Annotated[
+        float, Meta(ge=0, description="How long running jobs may take to stop; they go on after the next start")
+    ] = 10.0
+
+
 class ExecutionSection(msgspec.Struct, frozen=True):
     """Bounds of a statement."""
 
@@ -425,6 +453,7 @@ class Config(msgspec.Struct, frozen=True):
     websocket: WebsocketSection = msgspec.field(default_factory=WebsocketSection)
     live: LiveSection = msgspec.field(default_factory=LiveSection)
     topics: TopicsSection = msgspec.field(default_factory=TopicsSection)
+    jobs: JobsSection = msgspec.field(default_factory=JobsSection)
     execution: ExecutionSection = msgspec.field(default_factory=ExecutionSection)
     duckdb: DuckdbSection = msgspec.field(default_factory=DuckdbSection)
     wire: WireSection = msgspec.field(default_factory=WireSection)
@@ -469,18 +498,30 @@ def keys(section: str) -> list[Key]:
 
 SECRETS = frozenset({"root_password", "jwt_secret"})
 """Keys whose values nobody is shown."""
+MASKED = "***"
+_URI_SECRET = re.compile(
+    r"(?<=://)[^/?#@\s]*(?=@)|(?<=[?&])(?P<name>\w*(?:key|secret|token|password)\w*)=[^&#\s]*", re.IGNORECASE
+)
+"""Credentials that a URI may carry: before the host, and as parameters."""
 
 
 def settings_of(config: Config) -> list[tuple[str, str, str, str]]:
-    """List every setting in effect for `system.settings`: name, value, meaning, section. Secrets are left out."""
+    """List every setting in effect for `system.settings`: name, value, meaning, section. Secrets are masked."""
     rows = []
     for section in sections():
         struct: object = config
         for part in section.split("."):
             struct = getattr(struct, part)
-        for key in keys(section):
-            if key.name not in SECRETS:
-                value = getattr(struct, key.name)
-                text = ", ".join(value) if isinstance(value, tuple) else str(value)
-                rows.append((f"{section}.{key.name}", text, key.meaning, section))
+        rows += [
+            (f"{section}.{key.name}", _shown(key.name, getattr(struct, key.name)), key.meaning, section)
+            for key in keys(section)
+        ]
     return rows
+
+
+def _shown(name: str, value: object) -> str:
+    """A value as text, without what is secret in it; that a secret is not set shows."""
+    if name in SECRETS:
+        return MASKED if value else ""
+    text = ", ".join(value) if isinstance(value, tuple) else str(value)
+    return _URI_SECRET.sub(lambda found: f"{found['name']}={MASKED}" if found["name"] else MASKED, text)

@@ -22,6 +22,12 @@ CONNECTION = "headrace.connection"
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
 
 
+def current_request_id() -> str:
+    """The id of the request that is being answered; empty outside of one."""
+    exchange = current_exchange.get()
+    return "" if exchange is None else exchange.request_id
+
+
 class Exchange:
     """A request under way: who asks, under which id, since when, and what was answered so far.
 

@@ -111,15 +111,26 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Write the same as JSON does, in the order in which one reads."""
         parts = [_time(record), f"{record.levelname:<7}", _escape(record.getMessage())]
-        for name, value in getattr(record, "fields", {}).items():
-            if name not in {"method", "path", "status"} and value is not None:
-                parts.append(f"{name}={_escape(str(value))}")
+        parts += _fields(record)
         exchange = current_exchange.get()
         if exchange is not None:
             parts.append(f"request={exchange.request_id}")
         if record.exc_info:
             parts.append("\n" + self.formatException(record.exc_info))
         return " ".join(parts)
+
+
+def fields_text(record: logging.LogRecord) -> str:
+    """The further fields of a record as the text log writes them behind the message, a space before each."""
+    return "".join(f" {field}" for field in _fields(record))
+
+
+def _fields(record: logging.LogRecord) -> list[str]:
+    return [
+        f"{name}={_escape(str(value))}"
+        for name, value in getattr(record, "fields", {}).items()
+        if name not in {"method", "path", "status"} and value is not None
+    ]
 
 
 def _time(record: logging.LogRecord) -> str:

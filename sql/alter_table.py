@@ -38,6 +38,9 @@ from sql.type_changes import convert_initial, initial_of, is_widening, keeps_key
 from sql.writing import RowWriter, StatementContext, time_of
 from storage.catalog import AccessLevel, ColumnDef, SchemaVersion, TableDef
 
+MAX_HISTORY = 100_000
+"""Column definitions that the earlier schema versions of a table may hold together."""
+
 
 class _Change(NamedTuple):
     """What an operation comes to: the new definition, or None when there is nothing to change."""
@@ -79,13 +82,25 @@ def run(
             f"(version {table.schema_version} - no changes needed)"
         )
     version = table.schema_version + 1
-    txn.put_table(msgspec.structs.replace(
-        change.table, schema_version=version, updated_at=time_of(txn),
-        history=(*table.history, SchemaVersion(table.schema_version, table.columns)),
-    ))  # fmt: skip
+    now = time_of(txn)
+    history = (*table.history, SchemaVersion(table.schema_version, table.columns, table.versioned_at))
+    _check_history(history, table)
+    txn.put_table(
+        msgspec.structs.replace(change.table, schema_version=version, updated_at=now, versioned_at=now, history=history)
+    )
     return StatementResult(
         message=f"Table {table.full_name} altered successfully: {change.description} (version {version})"
     )
+
+
+def _check_history(history: Sequence[SchemaVersion], table: TableDef) -> None:
+    """All versions of a schema are kept, and every statement holds them: their number has a bound."""
+    kept = sum(len(version.columns) for version in history)
+    if kept > MAX_HISTORY:
+        raise ExecutionError(
+            f"Invalid operation: the schema versions of table {table.full_name} hold more than {MAX_HISTORY:,} columns "
+            "together, and all of them are kept as long as the table lives; create a new table instead"
+        )
 
 
 def check_may_alter(identity: Identity, table: TableDef) -> None:
@@ -246,6 +261,8 @@ def _check_nullability(table: TableDef, column: ColumnDef, not_null: bool, txn: 
 
 def _set_default(operation: SetDefault, table: TableDef) -> _Change:
     column = _column(table, operation.name)
+    if column.always_generated:
+        raise ExecutionError(f"Invalid operation: Column '{column.name}' is GENERATED ALWAYS AS IDENTITY")
     if operation.default is None:
         text = None
         description = f"DROP DEFAULT on column {column.name}"

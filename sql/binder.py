@@ -1,5 +1,6 @@
 """From a query's syntax tree to a plan: tables, rights, user scope, parameters and types. The one place for all of it.
 
+0. Views become the queries that they are (`sql.views.expansion`).
 1. Every table name becomes a table that the caller may read, or an error (`sql.rights`). USER tables are read in the
    partition of whoever runs the plan; no query can say otherwise, because partitions have no name in SQL.
 2. Functions of ours are rewritten (`sql.rewrite`), columns that may be needed are noted (`sql.scope`).
@@ -31,9 +32,13 @@ from sql.pushdown import key_access, key_terms
 from sql.rewrite import HiddenParameters, name_outputs, rewrite_bare_functions, rewrite_functions, unqualify_columns
 from sql.rights import resolve_table
 from sql.scope import TableUse, invalid, mark_needed, named_tables, owning_select, position
+from sql.session_functions import leave_out_catalog, rewrite_bare_session_functions, rewrite_session_functions
 from sql.syntax import copied
 from sql.system_tables import SystemTables
+from sql.views.errors import blaming_views, of_view
+from sql.views.expansion import expand_views, view_query
 from storage.catalog import Catalog, TableDef
+from storage.view_definitions import ViewDef
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ class BindContext:
     def bind(self, query: exp.Query, catalog: Catalog | None = None) -> QueryPlan:
         """The plan of a query, over other definitions if they are given."""
         return bind_query(query, self if catalog is None else replace(self, catalog=catalog))
+
+    def check_view(self, view: ViewDef) -> None:
+        """Raise the SqlError that keeps a view from being used."""
+        _Binder(view_query(view), replace(self, namespace=view.scope)).plan_alone()
 
 
 def bind_query(ast: exp.Query, context: BindContext) -> QueryPlan:
@@ -86,9 +95,13 @@ class _Binder:
         indexes = [parameter_index(node) or 0 for node in self.tree.find_all(exp.Placeholder)]
         self.hidden = HiddenParameters(max([len(context.parameter_kinds), *indexes]))
         name_outputs(self.tree, text_of)
+        leave_out_catalog(self.tree)
+        self.views = expand_views(self.tree, context.catalog, context.namespace)
+        self.tree = rewrite_session_functions(self.tree, context.namespace)
         self.tree, self.volatile = rewrite_functions(self.tree, self.hidden)
         self.uses = self._resolve()
         rewrite_bare_functions(self.tree, self.uses, self.hidden)
+        rewrite_bare_session_functions(self.tree, self.uses, context.namespace)
 
     # Names
 
@@ -106,15 +119,16 @@ class _Binder:
                     raise invalid("This clause after a table's name is not supported.", node)
             line, column = position(node)
             namespace = node.db or self.context.namespace
-            target = resolve_table(
-                self.context.catalog,
-                self.context.system,
-                self.context.role,
-                namespace,
-                node.name.lower(),
-                line=line,
-                column=column,
-            )
+            with of_view(node):
+                target = resolve_table(
+                    self.context.catalog,
+                    self.context.system,
+                    self.context.role,
+                    namespace,
+                    node.name.lower(),
+                    line=line,
+                    column=column,
+                )
             alias = (node.alias or node.name).lower()
             uses.append(TableUse(node, alias, target, owning_select(node), f"{prefix}{number}"))
         return uses
@@ -142,6 +156,11 @@ class _Binder:
 
     def plan(self) -> QueryPlan:
         """The plan of the query."""
+        with blaming_views(self.views, self.context.check_view):
+            return self.plan_alone()
+
+    def plan_alone(self) -> QueryPlan:
+        """The plan; an error does not say from which view it comes."""
         unqualify_columns(self.tree, self.uses)
         mark_needed(self.tree, self.uses)
         native = None if self.hidden.indexes else plan_native(self.tree, self.uses)

@@ -47,6 +47,8 @@ def run(
         if statement.if_not_exists:
             return StatementResult(message=f"Table {full_name} already exists (skipped)")
         raise ExecutionError(f"Already exists: Table {full_name} already exists")
+    if txn.catalog.view(namespace, name) is not None:
+        raise ExecutionError(f"Already exists: View {full_name} already exists; it is not a table")
     check_table_name(name)
     options = parse_options(statement.options, kind)
     if kind is TableKind.SHARED and not may_write_shared(context.identity.role, options.level):
@@ -71,7 +73,7 @@ def column_definition(spec: ColumnSpec, column_id: int, *, in_key: bool = False)
         default = compile_default(spec.default, spec.name, spec.type).text
     return ColumnDef(
         column_id=column_id, name=spec.name, type=spec.type, nullable=not (spec.not_null or in_key), default=default,
-        comment=spec.comment,
+        comment=spec.comment, always_generated=spec.always_generated,
     )  # fmt: skip
 
 

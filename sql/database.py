@@ -25,6 +25,9 @@ from sql.errors import InvalidSql, QueryTimeout, StorageUnavailable, Unsupported
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.identity import Identity
+from sql.jobs import cleanup as job_cleanup
+from sql.jobs.service import JobService
+from sql.jobs.settings import JobSettings
 from sql.limits import SqlLimits
 from sql.live.hub import LiveHub
 from sql.live.settings import LiveSettings
@@ -36,7 +39,9 @@ from sql.services import Services, StatementContext, context_of
 from sql.session import Session, numbered
 from sql.statements import Describe, ExecuteAs, Parsed, Query, Show, Statement
 from sql.storage_errors import storage_errors
-from sql.system_tables import SystemContext, default_registry
+from sql.system_rows import ServerFacts
+from sql.system_tables import SystemContext, own_tables
+from sql.topics.browsing import BrowsedTopics
 from sql.topics.hub import TopicHub
 from sql.topics.router import SqlRouter
 from sql.topics.settings import TopicSettings
@@ -78,7 +83,8 @@ class Database:
     `bigint` must be the mode in which results are rendered. `settings` gives the rows of system.settings, `stats`
     further metrics for system.stats. Everything that a client can follow goes through `live`, consumers of topics come
     through `topics`; what becomes a message of a topic is decided here from now on. `ws_url` tells, on the event loop,
-    where the client of the request under way finds the WebSocket; `last_heard` is that of `SystemContext`.
+    where the client of the request under way finds the WebSocket; `last_heard` is that of `SystemContext`, `facts`
+    what the server tells of itself.
     """
 
     def __init__(
@@ -95,12 +101,17 @@ class Database:
         bigint: BigintMode = BigintMode.AUTO,
         live: LiveSettings | None = None,
         topics: TopicSettings | None = None,
+        jobs: JobSettings | None = None,
         ws_url: Callable[[], str] = str,
         last_heard: Callable[[str], int | None] = lambda connection_id: None,
         files: FileStore | None = None,
+        facts: ServerFacts | None = None,
     ) -> None:
         self.limits = limits or SqlLimits()
         self._ws_url = ws_url
+        facts = facts or ServerFacts()
+        self._request_id = facts.request_id
+        browsed = BrowsedTopics(engine, bigint)
         functions = functions or FunctionContext()
         self._pool = DuckPool(duck, functions, temp_folder)
         runtime = QueryRuntime(
@@ -112,6 +123,12 @@ class Database:
                 stats=lambda: {**stats(), **{name: str(value) for name, value in self.figures().items()}},
                 live=self.live.subscriptions,
                 last_heard=last_heard,
+                sessions=facts.sessions,
+                transactions=lambda: self._services.transactions.all(),  # noqa: PLW0108  made after this
+                logs=facts.logs,
+                node=facts.node,
+                topics=browsed,
+                job_progress=self.jobs.progress_of,
             ),
         )
         self._services = Services(
@@ -119,7 +136,7 @@ class Database:
             self.limits,
             self._pool,
             functions,
-            default_registry(),
+            own_tables(),
             runtime,
             passwords or PasswordSettings(),
             bigint=bigint,
@@ -131,10 +148,17 @@ class Database:
         self._services.live = self.live
         self.topics = TopicHub(self._services, self._workers, topics)
         self._services.topics = self.topics
+        self.jobs = self._services.jobs = JobService(engine, jobs)
+        job_cleanup.register(self.jobs, engine)
         self._router = engine.router = SqlRouter(self._services)
+
+    def start(self) -> None:
+        """Begin to run jobs; without it they are stored and wait. Raises StorageError."""
+        self.jobs.start()
 
     def close(self) -> None:
         """Stop what runs, give the query engine back; waits for both, but not for ever: see `Workers.run`."""
+        self.jobs.stop()
         self.live.stop()
         self.topics.stop()
         self._workers.stop(StorageUnavailable("The server is shutting down."))
@@ -148,8 +172,13 @@ class Database:
         self._router.close()
 
     def figures(self) -> dict[str, int]:
-        """Figures of live queries and topics for system.stats, beside those that `stats` gives."""
-        return {**self.live.stats(), **self.topics.stats()}
+        """Figures of statements, live queries, topics and jobs for system.stats, beside those that `stats` gives."""
+        statements = {
+            "active_transactions": len(self._services.transactions),
+            "plan_cache_size": self._services.cached_plans,
+            "server_workers_busy": self._workers.busy,
+        }
+        return {**statements, **self.live.stats(), **self.topics.stats(), **self.jobs.figures()}
 
     # --- statements ----------------------------------------------------------------------------------------------
 
@@ -163,6 +192,7 @@ class Database:
         if hot is not None:
             return [hot]
         control = Control(self.limits.statement_timeout)
+        control.request_id = self._request_id()
         context = context_of(identity, scope, values, control, self._ws_url())
 
         def run() -> list[StatementResult]:
@@ -195,6 +225,7 @@ class Database:
         if store is None:
             raise Unsupported("This server has no place for files.")
         control = Control(self.limits.stream_timeout)
+        control.request_id = self._request_id()
         context = context_of(identity, self.scope(namespace), params or (), control, self._ws_url())
 
         def run() -> list[StatementResult]:
@@ -234,6 +265,7 @@ class Database:
     ) -> ResultStream:
         """Run all statements of a request and stream the rows of the last one. Raises SqlError."""
         control = Control(self.limits.stream_timeout)
+        control.request_id = self._request_id()
         context = context_of(identity, self.scope(namespace), params or (), control, self._ws_url())
 
         def start() -> tuple[Sequence[ResultColumn], Rows]:

@@ -8,8 +8,9 @@ the table, so a statement never runs on the event loop.
 from __future__ import annotations
 
 from sql import alter_table, create_table, namespaces
-from sql.errors import PermissionDenied, TableNotFound
+from sql.errors import ExecutionError, PermissionDenied, TableNotFound
 from sql.identity import Role
+from sql.jobs.cleanup import stage_table_cleanup
 from sql.results import StatementResult
 from sql.rights import may_read, nearest, readable_tables
 from sql.row_expressions import Evaluation
@@ -48,7 +49,8 @@ def run(
 def _drop_table(statement: DropTable, txn: RowWriter, context: StatementContext) -> StatementResult:
     """DROP TABLE: admins any, everyone else what they created."""
     namespace = statement.table.namespace or context.namespace
-    if statement.if_exists and txn.catalog.table(namespace, statement.table.name) is None:
+    name = (namespace, statement.table.name)
+    if statement.if_exists and txn.catalog.table(*name) is None and txn.catalog.view(*name) is None:
         return StatementResult(message=f"Table {namespace}.{statement.table.name} does not exist (skipped)")
     table = require_table(statement.table, txn, context, "dropped")
     identity = context.identity
@@ -57,7 +59,8 @@ def _drop_table(statement: DropTable, txn: RowWriter, context: StatementContext)
     if identity.role is Role.USER:
         alter_table.check_may_alter(identity, table)
     txn.drop_table(table.table_id)
-    return StatementResult(message=f"Table {table.full_name} dropped successfully")
+    job_id = stage_table_cleanup(txn, [table], identity.user)
+    return StatementResult(message=f"Table {table.full_name} dropped successfully. Cleanup job: {job_id}")
 
 
 def require_table(name: TableName, txn: RowWriter, context: StatementContext, verb: str) -> TableDef:
@@ -68,6 +71,12 @@ def require_table(name: TableName, txn: RowWriter, context: StatementContext, ve
         raise PermissionDenied(f"Permission denied: system table '{full_name}' cannot be {verb}")
     table = txn.catalog.table(namespace, name.name)
     role = context.identity.role
+    if table is None and txn.catalog.view(namespace, name.name) is not None:
+        raise ExecutionError(
+            f"Invalid operation: '{full_name}' is a view, not a table, and cannot be {verb} as one; write DROP VIEW or "
+            "CREATE OR REPLACE VIEW",
+            line=name.line, column=name.column,
+        )  # fmt: skip
     if table is None:
         known = [other.full_name for other in readable_tables(role, txn.catalog)]
         near = nearest(full_name, known)

@@ -19,6 +19,7 @@ from sql import parser_live as live
 from sql import parser_messages as messages
 from sql import parser_tables as tables
 from sql import parser_topics as topics
+from sql import parser_views as views
 from sql.diagnostics import Source, shown
 from sql.errors import ClusterUnavailable, EmptySql, InvalidInput, Unsupported
 from sql.lexer import tokenize
@@ -181,6 +182,10 @@ def _create(cursor: Cursor) -> Statement:
         return commands.parse_create_user(cursor)
     if cursor.accept("topic"):
         return topics.parse_create_topic(cursor)
+    if cursor.accept("view"):
+        return views.parse_create_view(cursor, or_replace=False)
+    if cursor.accept("or", "replace", "view"):
+        return views.parse_create_view(cursor, or_replace=True)
     _refuse(_rewound(cursor))
 
 
@@ -205,6 +210,8 @@ def _drop(cursor: Cursor) -> Statement:
         return commands.parse_drop_user(cursor)
     if cursor.accept("topic"):
         return topics.parse_drop_topic(cursor)
+    if cursor.accept("view"):
+        return views.parse_drop_view(cursor)
     _refuse(_rewound(cursor))
 
 

@@ -17,6 +17,7 @@ from sql.dml import plan_write
 from sql.errors import SqlError, Unsupported
 from sql.identity import Identity
 from sql.plan import SEQ, Bound, ColumnRange, Constant, KeyAccess, Operand, Path, QueryPlan, Scan, Source
+from sql.pushdown import seek_columns
 from sql.query import Execution, QueryRuntime, run_query
 from sql.results import ResultColumn, StatementResult
 from sql.rights import partition_of
@@ -100,8 +101,9 @@ def describe_plan(plan: QueryPlan, identity: Identity) -> Iterator[str]:
     for scan in plan.scans:
         yield f"scan: {_scan(scan, identity)}"
         yield f"  columns: {', '.join(scan.columns)}"
-        if scan.key is not None and scan.table is not None:
-            names = [column.name for column in scan.table.key_columns]
+        target = scan.table if scan.table is not None else scan.system
+        if scan.key is not None and target is not None:
+            names = [column.name for column in seek_columns(target)]
             whole = len(scan.key.prefix) == len(names)
             yield f"  {'key' if whole else 'key range'}: {_access(scan.key, names)}"
         if scan.ranges:

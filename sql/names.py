@@ -48,6 +48,11 @@ def check_table_name(name: str) -> None:
     _check_plain("Table", name)
 
 
+def check_view_name(name: str) -> None:
+    """Raise ExecutionError unless a new view may have this name."""
+    _check_plain("View", name)
+
+
 def check_topic_name(name: str) -> None:
     """Raise ExecutionError unless a new topic may have this name."""
     _check_plain("Topic", name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sql.errors import ExecutionError, PermissionDenied
+from sql.jobs.cleanup import stage_table_cleanup
 from sql.names import check_namespace_name
 from sql.results import StatementResult
 from sql.statements import AlterNamespace, CreateNamespace, DropNamespace
@@ -25,7 +26,7 @@ def run(
         return _create(statement, txn)
     if isinstance(statement, AlterNamespace):
         return _alter(statement, txn)
-    return _drop(statement, txn)
+    return _drop(statement, txn, context)
 
 
 def require_namespace(txn: DefinitionWriter, name: str) -> NamespaceDef:
@@ -56,7 +57,7 @@ def _alter(statement: AlterNamespace, txn: DefinitionWriter) -> StatementResult:
     return StatementResult(message=f"Namespace '{statement.name}' altered successfully")
 
 
-def _drop(statement: DropNamespace, txn: DefinitionWriter) -> StatementResult:
+def _drop(statement: DropNamespace, txn: DefinitionWriter, context: StatementContext) -> StatementResult:
     name = statement.name
     if name in (DEFAULT_NAMESPACE, *SYSTEM_NAMESPACES):
         raise ExecutionError(f"Invalid operation: Namespace '{name}' cannot be dropped")
@@ -66,16 +67,22 @@ def _drop(statement: DropNamespace, txn: DefinitionWriter) -> StatementResult:
         raise ExecutionError(f"Not found: Namespace '{name}' does not exist")
     tables = list(txn.catalog.tables(name))
     topics = list(txn.catalog.topics(name))
-    if statement.restrict and (tables or topics):
+    views = list(txn.catalog.views(name))
+    if statement.restrict and (tables or topics or views):
         held = [f"{len(tables)} table(s)"] if tables else []
         held += [f"{len(topics)} topic(s)"] if topics else []
+        held += [f"{len(views)} view(s)"] if views else []
         raise ExecutionError(
             f"Invalid operation: Namespace '{name}' is not empty ({', '.join(held)}); "
             "drop them first or leave out RESTRICT"
         )
     for topic in topics:
         txn.drop_topic(topic.topic_id)
+    for view in views:
+        txn.drop_view(view.namespace, view.name)
     for table in tables:
         txn.drop_table(table.table_id)
+    if tables:
+        stage_table_cleanup(txn, tables, context.identity.user)
     txn.drop_namespace(name)
     return StatementResult(message=f"Namespace '{name}' dropped successfully")

@@ -6,14 +6,21 @@ from collections.abc import Callable
 from typing import Final
 
 from sql import parser_live as live
+from sql.cluster_statements import parse_cluster
 from sql.command import Command
+from sql.jobs.statements import parse_kill_job
 from sql.parser_cursor import Cursor
+from sql.settings_statements import parse_show_settings
 
 LONGEST: Final = 3
 """Most words that tell a command."""
 
 ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
+    ("kill", "job"): parse_kill_job,
     ("kill", "live"): live.parse_kill,
+    ("cluster",): parse_cluster,
+    ("show", "all"): parse_show_settings,
+    ("show", "settings"): parse_show_settings,
 }
 """Parsers by first words, in small letters. Each is called behind them."""
 

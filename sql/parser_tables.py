@@ -146,6 +146,7 @@ class _Column:
     default: exp.Expression | None = None
     checks: list[tuple[str | None, exp.Expression]] = field(default_factory=list)
     comment: str | None = None
+    always_generated: bool = False
 
 
 def _column(cursor: Cursor, table: _Constraints | None) -> ColumnSpec:
@@ -174,6 +175,7 @@ def _column(cursor: Cursor, table: _Constraints | None) -> ColumnSpec:
         comment=column.comment,
         line=start.line if start else 1,
         column=start.col if start else 1,
+        always_generated=column.always_generated,
     )
 
 
@@ -208,6 +210,7 @@ def _column_constraint(cursor: Cursor, column: _Column, name: str, table: _Const
     elif cursor.at("default") or cursor.word() in ("auto_increment", "autoincrement", "generated"):
         if column.default is not None:
             cursor.fail(f"Column {shown(name)} has two defaults.", start)
+        column.always_generated = cursor.at("generated", "always")
         column.default = _default(cursor)
     elif cursor.accept("comment"):
         column.comment = cursor.string("a string after COMMENT")
@@ -235,9 +238,32 @@ def _default(cursor: Cursor) -> exp.Expression:
     if cursor.at("("):
         cursor.fail("Generated columns are not supported.", kind=Unsupported)
     cursor.expect("identity")
-    if cursor.at("("):
-        cursor.group()
+    if cursor.accept("("):
+        _identity_options(cursor)
     return snowflake_id()
+
+
+def _identity_options(cursor: Cursor) -> None:
+    """Takes the options of a sequence, up to `)`, as long as they are the usual ones, which dumps write out."""
+    while not cursor.accept(")"):
+        start = cursor.peek()
+        word = cursor.word()
+        if cursor.accept("no"):
+            usual = any(cursor.accept(name) for name in ("minvalue", "maxvalue", "cycle"))
+        elif cursor.accept("start") or cursor.accept("increment"):
+            cursor.accept("with" if word == "start" else "by")
+            usual = cursor.integer("a whole number") == 1
+        elif cursor.accept("cache"):
+            usual = cursor.integer("a whole number") >= 1
+        else:
+            usual = False
+        if not usual:
+            cursor.fail(
+                "This option of an IDENTITY column is not supported: its values come from SNOWFLAKE_ID(), in the order "
+                "of time, with no start, step or bound of their own.",
+                start,
+                kind=Unsupported,
+            )
 
 
 def snowflake_id() -> exp.Expression:

@@ -22,6 +22,7 @@ from sql.parameters import json_kind
 from sql.plan import JsonKind, QueryPlan
 from sql.query import Execution, QueryRuntime, run_query
 from sql.results import StatementResult
+from sql.running_transactions import RunningTransactions
 from sql.show import describe, show
 from sql.statements import Delete, Describe, Insert, Parsed, Query, Show, Statement, Update
 from sql.system_tables import SystemTables
@@ -35,6 +36,7 @@ from storage.transaction import Transaction
 from storage.views import ReadView
 
 if TYPE_CHECKING:
+    from sql.jobs.service import JobService
     from sql.live.live_plan import LivePlan
     from sql.topics.hub import TopicHub
 
@@ -117,12 +119,21 @@ class Services:
         self.live: LiveQueries = NoLiveQueries(LiveSettings())
         self.topics: TopicHub
         """Set by `sql.database.Database` before any statement runs."""
+        self.jobs: JobService
+        """Set likewise."""
         self.files: FileStore | None = None
         """Where files are stored; None where there are none."""
         self.live_plans: PlanCache[LivePlan] = PlanCache(limits.plan_cache_entries)
         """Plans of live queries, by `sql.live.binding`."""
+        self.transactions = RunningTransactions()
+        """The BEGIN … COMMIT batches that run."""
         self._queries: PlanCache[QueryPlan] = PlanCache(limits.plan_cache_entries)
         self._writes: PlanCache[WritePlan] = PlanCache(limits.plan_cache_entries)
+
+    @property
+    def cached_plans(self) -> int:
+        """Plans that are remembered: of queries, writes and live queries."""
+        return len(self._queries) + len(self._writes) + len(self.live_plans)
 
     def snapshot(self, context: StatementContext) -> Snapshot:
         """A snapshot that outlives the request's deadline by little."""
@@ -188,7 +199,7 @@ class Services:
         """SHOW and DESCRIBE."""
         if isinstance(statement, Describe):
             return describe(statement, view, context, self.system)
-        return show(statement, view, context, self.system)
+        return show(statement, view, context, self.system, self.live.subscriptions)
 
     def explain(
         self, statement: Statement, analyze: bool, view: ReadView, context: StatementContext

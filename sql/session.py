@@ -23,6 +23,7 @@ from sql.live_statements import subscribe_to
 from sql.results import StatementResult
 from sql.rights import may_impersonate, may_read
 from sql.row_expressions import Evaluation
+from sql.running_transactions import RunningTransaction
 from sql.services import Services, StatementContext, running_write
 from sql.statements import (
     AlterNamespace,
@@ -63,6 +64,8 @@ from sql.topic_statements import (
 from sql.topics import definitions as topic_definitions
 from sql.topics import sources as topic_sources
 from sql.topics import statements as topic_messages
+from sql.view_statements import CreateView, DropView
+from sql.views import definitions as view_definitions
 from sql.write_targets import named_table, refuse_streams
 from storage.errors import DuplicateKey, SchemaChanged, StorageError, WriteConflict
 from storage.transaction import Transaction
@@ -70,6 +73,7 @@ from storage.views import ReadView
 from storage.writer import WriteTransaction
 
 DEFINITIONS = (CreateTable, AlterTable, DropTable, CreateNamespace, AlterNamespace, DropNamespace)
+VIEWS = (CreateView, DropView)
 ACCOUNTS = (CreateUser, AlterUser, DropUser)
 WRITES = (Insert, Update, Delete)
 
@@ -155,6 +159,9 @@ class Session:
         if isinstance(statement, DEFINITIONS):
             definition = statement
             result = self._commit(lambda writer: self._define(definition, writer, context))
+        elif isinstance(statement, VIEWS):
+            of_view = statement
+            result = self._commit(lambda writer: self._define_view(of_view, writer, context))
         elif isinstance(statement, TOPIC_DEFINITIONS):
             of_topic = statement
             result = self._commit(lambda writer: self._define_topic(of_topic, writer, context))
@@ -184,6 +191,7 @@ class Session:
             altered = writer.catalog.table(statement.table.namespace or context.namespace, statement.table.name)
             if altered is not None:
                 topic_sources.check_bound(altered, writer.catalog, services.binding(writer, context))
+                view_definitions.refresh_views(altered, writer, services.binding(writer, context))
         return result
 
     def _define_topic(
@@ -192,6 +200,11 @@ class Session:
         services = self._services
         binding = services.binding(writer, context)
         return topic_definitions.run(statement, writer, context, binding, services.topics.settings)
+
+    def _define_view(
+        self, statement: CreateView | DropView, writer: WriteTransaction, context: StatementContext
+    ) -> StatementResult:
+        return view_definitions.run(statement, writer, context, self._services.binding(writer, context))
 
     def _enter(self, parsed: Parsed) -> tuple[Statement, StatementContext]:
         statement, context = parsed.statement, self._context
@@ -280,12 +293,17 @@ class Session:
 
     def _transaction(self, start: int) -> list[StatementResult]:
         """Run BEGIN at `start` up to its COMMIT or ROLLBACK; the results of all of them."""
+        context = self._context
+        with self._services.transactions.running(context.identity.user, context.control.request_id) as entry:
+            return self._run_transaction(start, entry)
+
+    def _run_transaction(self, start: int, entry: RunningTransaction) -> list[StatementResult]:
         limits = self._services.limits
         self._context.control.check()
         for _ in range(limits.conflict_retries):
             with numbered(start, applied=start), storage_errors(), self._services.snapshot(self._context) as snapshot:
                 transaction = Transaction(snapshot)
-                results, keep = self._stage(start, transaction)
+                results, keep = self._stage(start, transaction, entry)
                 if not keep or not transaction.staged_rows:
                     return results
                 try:
@@ -296,7 +314,7 @@ class Session:
 
         def inside(writer: WriteTransaction) -> list[StatementResult]:
             transaction = Transaction(writer)
-            answers, apply = self._stage(start, transaction)
+            answers, apply = self._stage(start, transaction, entry)
             if apply:
                 transaction.apply(writer)
             return answers
@@ -304,9 +322,12 @@ class Session:
         with numbered(start, applied=start):
             return self._commit(inside)
 
-    def _stage(self, start: int, transaction: Transaction) -> tuple[list[StatementResult], bool]:
+    def _stage(
+        self, start: int, transaction: Transaction, entry: RunningTransaction
+    ) -> tuple[list[StatementResult], bool]:
         """Run the statements of a transaction; their results, and whether it ends in COMMIT."""
         number = self._services.functions.uuid_v7()
+        entry.begin(str(number), transaction)
         user = self._context.identity.user
         results = [StatementResult(message=f"Transaction started ({number})", as_user=user)]
         deadline = time.monotonic() + self._services.limits.transaction_timeout
@@ -314,6 +335,7 @@ class Session:
             parsed = self._batch[position]
             with numbered(position, applied=start):
                 self._context.control.check()
+                entry.touch()
                 if time.monotonic() > deadline:
                     raise ExecutionError("Invalid operation: the transaction ran too long and was rolled back")
                 if isinstance(parsed.statement, Begin):
@@ -321,6 +343,8 @@ class Session:
                 if isinstance(parsed.statement, (Commit, Rollback)):
                     committed = isinstance(parsed.statement, Commit)
                     word = "committed" if committed else "rolled back"
+                    if committed:
+                        entry.commits()
                     results.append(StatementResult(message=f"Transaction {word} ({number})", as_user=user))
                     return results, committed
                 results.append(self._staged(position, start, transaction))
@@ -333,7 +357,7 @@ class Session:
         """Run one statement, the one at `position`, inside the transaction that began at `start`."""
         parsed = self._batch[position]
         statement, context = self._enter(parsed)
-        if isinstance(statement, (*DEFINITIONS, *ACCOUNTS, *TOPIC_DEFINITIONS, Command)):
+        if isinstance(statement, (*DEFINITIONS, *VIEWS, *ACCOUNTS, *TOPIC_DEFINITIONS, Command)):
             raise Unsupported(
                 "Definitions and accounts cannot be changed inside BEGIN … COMMIT, and nothing be administered; "
                 "run the statement outside of it."

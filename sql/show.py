@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
-from sql.errors import InvalidSql
+from sql.errors import InvalidSql, PermissionDenied
 from sql.identity import Identity
 from sql.results import ResultColumn, StatementResult
 from sql.rights import partition_of, readable_tables, resolve_table
@@ -19,12 +19,18 @@ from sql.system_catalog import (
     namespace_rows,
     schema_row,
     schema_versions,
+    view_row,
 )
 from sql.system_tables import SystemColumn, SystemContext, SystemTable, SystemTables
 from sql.table_name import TableName
+from sql.views.reading import may_know, readable_views
 from storage.catalog import TableDef
 from storage.types import BIGINT, BOOLEAN, INT, TEXT, arrow_type
+from storage.view_definitions import ViewDef
 from storage.views import ReadView
+
+if TYPE_CHECKING:
+    from sql.live.subscription import Subscription as Followed
 
 
 class Caller(Protocol):
@@ -63,30 +69,41 @@ STATS_COLUMNS = (
 )
 
 
-def show(statement: Show, view: ReadView, caller: Caller, system: SystemTables) -> StatementResult:
+def show(
+    statement: Show,
+    view: ReadView,
+    caller: Caller,
+    system: SystemTables,
+    live: Callable[[], Sequence[Followed]] = tuple,
+) -> StatementResult:
     """SHOW NAMESPACES | TABLES | COLUMNS FROM t | STATS FOR TABLE t."""
     match statement.what:
         case "namespaces":
-            return _result(NAMESPACE_COLUMNS, _namespaces(view, caller))
+            return result_of(NAMESPACE_COLUMNS, _namespaces(view, caller))
         case "tables":
-            return _result(SCHEMA_COLUMNS, _tables(statement.namespace, view, caller))
+            return result_of(SCHEMA_COLUMNS, _tables(statement.namespace, view, caller))
         case "columns" if statement.table is not None:
             return describe(Describe(statement.table), view, caller, system)
         case "stats" if statement.table is not None:
-            return _stats(statement.table, view, caller, system)
+            return _stats(statement.table, view, caller, system, live)
         case _:
             raise InvalidSql(f"SHOW {statement.what.upper()} is not known.")
 
 
 def describe(statement: Describe, view: ReadView, caller: Caller, system: SystemTables) -> StatementResult:
-    """DESCRIBE TABLE: the user columns; with HISTORY those of every schema version that is still known."""
-    table = _table(statement.table, view, caller, system)
+    """DESCRIBE TABLE: the user columns; with HISTORY those of every schema version, the first one first."""
     rows: list[tuple[object, ...]] = []
+    found = _view(statement.table, view, caller)
+    if found is not None:
+        for place, part in enumerate(found.columns, start=1):
+            rows.append((part.name, place, place, data_type(part.type), True, False, None, None, 1))
+        return result_of(DESCRIBE_COLUMNS, rows)
+    table = _table(statement.table, view, caller, system)
     if isinstance(table, SystemTable):
         for place, shown in enumerate(table.columns, start=1):
             kind = data_type(shown.type)
             rows.append((shown.name, place, place, kind, shown.nullable, shown.name in table.key, None, None, 1))
-        return _result(DESCRIBE_COLUMNS, rows)
+        return result_of(DESCRIBE_COLUMNS, rows)
     for version, latest in schema_versions(table):
         if not (latest or statement.history):
             continue
@@ -96,7 +113,7 @@ def describe(statement: Describe, view: ReadView, caller: Caller, system: System
                 column.name, place, column.column_id, data_type(column.type), column.nullable and not is_key, is_key,
                 column.default, column.comment, version.version,
             ))  # fmt: skip
-    return _result(DESCRIBE_COLUMNS, rows)
+    return result_of(DESCRIBE_COLUMNS, rows)
 
 
 def _namespaces(view: ReadView, caller: Caller) -> Iterable[Sequence[object]]:
@@ -117,18 +134,47 @@ def _tables(namespace: str | None, view: ReadView, caller: Caller) -> Iterable[S
             for version, latest in schema_versions(table):
                 if latest:
                     yield schema_row(table, version, latest=True)
+    for found in readable_views(caller.identity.role, view.catalog):
+        if namespace is None or found.namespace == namespace:
+            yield view_row(found)
 
 
-def _stats(name: TableName, view: ReadView, caller: Caller, system: SystemTables) -> StatementResult:
-    """Row counts are those of the caller's own partition for a USER or STREAM table."""
+def _stats(
+    name: TableName,
+    view: ReadView,
+    caller: Caller,
+    system: SystemTables,
+    live: Callable[[], Sequence[Followed]],
+) -> StatementResult:
+    """Of a USER or STREAM table rows and bytes are those of the caller's own partition, and so are live queries."""
+    found = _view(name, view, caller)
+    if found is not None:
+        raise InvalidSql(f"'{found.full_name}' is a view and has no statistics.", line=name.line, column=name.column)
     table = _table(name, view, caller, system)
     if isinstance(table, SystemTable):
         raise InvalidSql(
             f"'{table.full_name}' is a system table and has no statistics.", line=name.line, column=name.column
         )
-    rows = view.count(table, partition_of(table, caller.identity))
-    row = (table.name, table.namespace, table.schema_version, rows, 0, 0, 0)
-    return _result(STATS_COLUMNS, [row])
+    partition = partition_of(table, caller.identity)
+    rows, size = view.count(table, partition), view.stored_bytes(table, partition)
+    streams = sum(
+        s.query.table_id == table.table_id and (not table.per_user or s.request.identity.user == caller.identity.user)
+        for s in live()
+    )
+    row = (table.name, table.namespace, table.schema_version, rows, 0, streams, size)
+    return result_of(STATS_COLUMNS, [row])
+
+
+def _view(name: TableName, view: ReadView, caller: Caller) -> ViewDef | None:
+    """The view of that name, if there is one; raises PermissionDenied for one that the caller may not know of."""
+    found = view.catalog.view(name.namespace or caller.namespace, name.name)
+    role = caller.identity.role
+    if found is not None and not may_know(role, found, view.catalog):
+        raise PermissionDenied(
+            f"Permission denied: role {role.value} may not read all that view '{found.full_name}' reads",
+            line=name.line, column=name.column,
+        )  # fmt: skip
+    return found
 
 
 def _table(name: TableName, view: ReadView, caller: Caller, system: SystemTables) -> TableDef | SystemTable:
@@ -138,7 +184,8 @@ def _table(name: TableName, view: ReadView, caller: Caller, system: SystemTables
     )  # fmt: skip
 
 
-def _result(columns: Sequence[SystemColumn], rows: Iterable[Sequence[object]]) -> StatementResult:
+def result_of(columns: Sequence[SystemColumn], rows: Iterable[Sequence[object]]) -> StatementResult:
+    """Rows of storage values as a result."""
     found = list(rows)
     arrays = [pa.array([row[i] for row in found], arrow_type(c.type)) for i, c in enumerate(columns)]
     return StatementResult(

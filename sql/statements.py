@@ -27,6 +27,7 @@ from sql.topic_statements import (
     Publish,
     ResetGroup,
 )
+from sql.view_statements import CreateView, DropView
 from storage.catalog import AccessLevel, TableKind
 from storage.types import ColumnType
 
@@ -67,7 +68,8 @@ class Delete:
 class ColumnSpec:
     """A column as CREATE TABLE or ALTER TABLE spells it.
 
-    AUTO_INCREMENT, IDENTITY and SERIAL types arrive here as `default` = SNOWFLAKE_ID().
+    AUTO_INCREMENT, IDENTITY and SERIAL types arrive here as `default` = SNOWFLAKE_ID(); `always_generated` says that it
+    is GENERATED ALWAYS.
     """
 
     name: str
@@ -80,6 +82,7 @@ class ColumnSpec:
     comment: str | None = None
     line: int = 1
     column: int = 1
+    always_generated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +337,7 @@ Statement = (
     Query | Insert | Update | Delete | CreateTable | AlterTable | DropTable
     | CreateNamespace | AlterNamespace | DropNamespace | UseNamespace
     | CreateUser | AlterUser | DropUser | Begin | Commit | Rollback
-    | Show | Describe | Explain | ExecuteAs | SubscribeTo | Command
+    | CreateView | DropView | Show | Describe | Explain | ExecuteAs | SubscribeTo | Command
     | CreateTopic | DropTopic | ClearTopic | AddTopicSource | DropTopicSource | AlterTopicOptions
     | ConsumeFrom | AckTopic | ResetGroup | Publish
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
@@ -23,12 +22,15 @@ from storage.types import (
     decimal,
     embedding,
 )
+from storage.view_definitions import ViewDef
 from storage.views import ReadView
 
 MASKED = "***"
 """What stands in place of a password hash: nobody reads it over SQL."""
 
 STORAGE_ID = "local"
+VIEW = "view"
+"""The type of views among tables."""
 
 
 def table_id(table: TableDef) -> str:
@@ -68,14 +70,15 @@ NAMESPACE_COLUMNS = (
 
 def namespace_rows(view: ReadView, context: SystemContext) -> Rows:
     """One row for each namespace, `system` among them: it is as old as the oldest."""
-    from sql.system_tables import default_registry
+    from sql.system_tables import own_tables
 
-    counts = Counter(table.namespace for table in (*view.catalog.tables(), *default_registry()))
+    own = sum(table.namespace == SYSTEM for table in own_tables())
     known = list(view.catalog.namespaces())
     oldest = min((namespace.created_at for namespace in known), default=0)
     for namespace in sorted([*known, NamespaceDef(SYSTEM, oldest)], key=lambda namespace: namespace.name):
         name = namespace.name
-        yield name, name, namespace.created_at, _json(namespace.options), counts[name]
+        count = own if name == SYSTEM else view.catalog.table_count(name)
+        yield name, name, namespace.created_at, _json(namespace.options), count
 
 
 # tables and schemas --------------------------------------------------------------------------------------------------
@@ -94,12 +97,14 @@ TABLE_COLUMNS = (
 
 
 def table_rows(view: ReadView, context: SystemContext) -> Rows:
-    """One row for each table."""
+    """One row for each table and each view."""
     for table in view.catalog.tables():
         yield (
             table.namespace, table.name, table.kind.value, STORAGE_ID, table.schema_version, options_text(table),
             table.comment, table.updated_at, table.created_at,
         )  # fmt: skip
+    for found in view.catalog.views():
+        yield found.namespace, found.name, VIEW, None, 1, None, None, found.updated_at, found.created_at
 
 
 SCHEMA_COLUMNS = (
@@ -121,7 +126,7 @@ SCHEMA_COLUMNS = (
 
 
 def schema_row(table: TableDef, version: SchemaVersion, *, latest: bool) -> tuple[object, ...]:
-    """The row of one schema version."""
+    """The row of one schema version: `created_at` is when the version was made."""
     columns = [
         {
             "column_id": column.column_id,
@@ -136,25 +141,49 @@ def schema_row(table: TableDef, version: SchemaVersion, *, latest: bool) -> tupl
         for place, column in enumerate(version.columns, start=1)
     ]
     shared = not table.per_user
+    made = version.created_at or table.created_at
     return (
-        table_id(table), table.name, table.namespace, table.kind.value, table.created_at, version.version,
-        _json(columns), table.comment, table.updated_at, options_text(table),
+        table_id(table), table.name, table.namespace, table.kind.value, made, version.version,
+        _json(columns), table.comment, table.updated_at if latest else made, options_text(table),
         table.access_level.value if shared else None, latest, STORAGE_ID, False,
     )  # fmt: skip
 
 
+def view_row(view: ViewDef) -> tuple[object, ...]:
+    """The row of a view: it has one version, and neither keys nor storage of its own."""
+    columns = [
+        {
+            "column_id": place,
+            "column_name": column.name,
+            "ordinal_position": place,
+            "data_type": column.type.wire_name(),
+            "is_nullable": True,
+            "is_primary_key": False,
+            "default_value": None,
+            "column_comment": None,
+        }
+        for place, column in enumerate(view.columns, start=1)
+    ]
+    return (
+        f"{view.namespace}:{view.name}", view.name, view.namespace, VIEW, view.created_at, 1, _json(columns), None,
+        view.updated_at, _json({"TABLE_TYPE": VIEW, "DEFINITION": view.sql}), None, True, None, None,
+    )  # fmt: skip
+
+
 def schema_versions(table: TableDef) -> Iterator[tuple[SchemaVersion, bool]]:
-    """The schema versions of a table that are still known, and whether each is the latest."""
+    """The schema versions of a table, the first one first, and whether each is the latest."""
     for version in table.history:
         if version.version < table.schema_version:
             yield version, False
-    yield SchemaVersion(table.schema_version, table.columns), True
+    yield SchemaVersion(table.schema_version, table.columns, table.versioned_at), True
 
 
 def _schema_rows(view: ReadView, context: SystemContext) -> Rows:
     for table in view.catalog.tables():
         for version, latest in schema_versions(table):
             yield schema_row(table, version, latest=latest)
+    for found in view.catalog.views():
+        yield view_row(found)
 
 
 # columns -------------------------------------------------------------------------------------------------------------
@@ -183,6 +212,12 @@ def _column_rows(view: ReadView, context: SystemContext) -> Rows:
             yield (
                 table.namespace, table.name, table.schema_version, column.column_id, column.name, column.comment,
                 data_type(column.type), column.default, ordinal, column.nullable, place is not None, place,
+            )  # fmt: skip
+    for found in view.catalog.views():
+        for ordinal, shown in enumerate(found.columns, start=1):
+            yield (
+                found.namespace, found.name, 1, ordinal, shown.name, None, data_type(shown.type), None, ordinal, True,
+                False, None,
             )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from sql.identity import Role, may_write_shared
 from sql.rights import resolve_table
 from sql.scope import position
 from sql.system_tables import SYSTEM_NAMESPACES, SystemTables
+from sql.views.reading import tables_of
 from storage.catalog import Catalog, TableDef
 
 ErrorT = TypeVar("ErrorT", bound=SqlError)
@@ -29,6 +30,12 @@ def resolve_target(
     written = node.db or namespace
     if written in SYSTEM_NAMESPACES:
         raise located(PermissionDenied, f"Permission denied: Cannot {verb} system table '{written}.{node.name}'", node)
+    if catalog.view(written, node.name) is not None:
+        raise located(
+            Unsupported,
+            f"Cannot {verb} rows of view '{written}.{node.name}': views are read only. Write to the table itself.",
+            node,
+        )
     line, column = position(node)
     table = resolve_table(catalog, system, role, written, node.name, line=line, column=column)
     assert isinstance(table, TableDef)
@@ -55,14 +62,16 @@ def refuse_streams(ast: exp.Expr, catalog: Catalog, namespace: str) -> None:
     for node in ast.find_all(exp.Table):
         if not node.db and node.name in local:
             continue
-        table = catalog.table(node.db or namespace, node.name)
-        if table is not None and table.expires:
-            raise located(
-                Unsupported,
-                f"STREAM tables cannot be used inside BEGIN … COMMIT (table '{table.full_name}'); run the statement "
-                "outside of it.",
-                node,
-            )
+        name = (node.db or namespace, node.name)
+        view, table = catalog.view(*name), catalog.table(*name)
+        for read in (table,) if view is None else tables_of(view, catalog):
+            if read is not None and read.expires:
+                raise located(
+                    Unsupported,
+                    f"STREAM tables cannot be used inside BEGIN … COMMIT (table '{read.full_name}'); run the "
+                    "statement outside of it.",
+                    node,
+                )
 
 
 def located(kind: type[ErrorT], message: str, node: exp.Expr) -> ErrorT:

@@ -15,6 +15,7 @@ from sql.identity import Identity
 from storage.catalog import NamespaceDef, TableDef
 from storage.seams import SYSTEM_CLOCK
 from storage.topic_definitions import TopicDef
+from storage.view_definitions import ViewDef
 from storage.views import ReadView
 
 
@@ -57,6 +58,14 @@ class DefinitionWriter(ReadView, Protocol):
 
     def drop_topic(self, topic_id: int) -> None:
         """Remove a topic; its messages and groups go with it."""
+        ...
+
+    def put_view(self, view: ViewDef) -> None:
+        """Create or replace a view."""
+        ...
+
+    def drop_view(self, namespace: str, name: str) -> None:
+        """Remove a view."""
         ...
 
     def allocate_table_id(self) -> int:

@@ -3,13 +3,14 @@
 Definitions are msgspec structs, stored as MessagePack in the `catalog` sub-database. Fields are only ever
 added, with defaults, so that every version reads the older ones.
 
-The in-memory `Catalog` holds namespaces, tables and topics (small, read by every statement). Users and other
+The in-memory `Catalog` holds namespaces, tables, views and topics (small, read by every statement). Users and other
 objects that may be many are read from the snapshot one by one (`ReadView.get_object`).
 """
 
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from storage.topic_definitions import TopicDef, TopicSource
 from storage.types import ColumnType, arrow_type
+from storage.view_definitions import ViewDef
 
 
 class TableKind(enum.StrEnum):
@@ -45,7 +47,8 @@ class ColumnDef(msgspec.Struct, frozen=True):
     """One column. `column_id` never changes and is never reused in its table; it names the stored field.
 
     `default` is the canonical SQL text of the DEFAULT expression, or None. `initial` is what rows written
-    before the column existed read as: a one-row Arrow IPC stream with one field, or None for NULL.
+    before the column existed read as: a one-row Arrow IPC stream with one field, or None for NULL. A column that is
+    `always_generated` (GENERATED ALWAYS AS IDENTITY) takes no value but its default.
     """
 
     column_id: int
@@ -55,6 +58,7 @@ class ColumnDef(msgspec.Struct, frozen=True):
     default: str | None = None
     initial: bytes | None = None
     comment: str | None = None
+    always_generated: bool = False
 
 
 class UniqueDef(msgspec.Struct, frozen=True):
@@ -73,16 +77,17 @@ class CheckDef(msgspec.Struct, frozen=True):
 
 
 class SchemaVersion(msgspec.Struct, frozen=True):
-    """The columns that batches written under `version` hold."""
+    """The columns that batches written under `version` hold; `created_at` is 0 where it is not known."""
 
     version: int
     columns: tuple[ColumnDef, ...]
+    created_at: int = 0
 
 
 class TableDef(msgspec.Struct, frozen=True, dict=True):
     """A table. `primary_key` lists column ids in key order; empty means a hidden row id.
 
-    `history` holds earlier schema versions that stored batches may still have.
+    `history` holds all earlier schema versions; the present one is of `versioned_at` (0: as old as the table).
 
     Only STREAM tables: a row lives for `ttl_seconds` from its commit on; rows with a `_seq` up to `expired_through`
     had expired when the TTL was last changed, and stay so. Their `primary_key` is empty: `declared_key` is what was
@@ -110,6 +115,7 @@ class TableDef(msgspec.Struct, frozen=True, dict=True):
     ttl_seconds: int = 0
     expired_through: int = 0
     declared_key: tuple[int, ...] = ()
+    versioned_at: int = 0
 
     @property
     def per_user(self) -> bool:
@@ -194,9 +200,9 @@ class UserDef(msgspec.Struct, frozen=True):
 
 
 class Catalog:
-    """Namespaces, tables and topics as of one commit; immutable, shared by every reader of that commit."""
+    """Namespaces, tables, views and topics as of one commit; immutable, shared by every reader of that commit."""
 
-    __slots__ = ("_by_id", "_namespaces", "_sources", "_tables", "_topics", "version")
+    __slots__ = ("_by_id", "_counts", "_namespaces", "_sources", "_tables", "_topics", "_views", "version")
 
     def __init__(
         self,
@@ -204,12 +210,15 @@ class Catalog:
         namespaces: Iterable[NamespaceDef],
         tables: Iterable[TableDef],
         topics: Iterable[TopicDef] = (),
+        views: Iterable[ViewDef] = (),
     ) -> None:
         self.version = version
         self._namespaces = {n.name: n for n in namespaces}
         self._tables = {(t.namespace, t.name): t for t in tables}
         self._by_id = {t.table_id: t for t in self._tables.values()}
         self._topics = {t.topic_id: t for t in topics}
+        self._counts: dict[str, int] | None = None
+        self._views = {(v.namespace, v.name): v for v in views}
         self._sources: dict[int, list[tuple[TopicDef, TopicSource]]] = {}
         for topic in self._topics.values():
             for source in topic.sources:
@@ -236,6 +245,27 @@ class Catalog:
         chosen = (t for t in self._tables.values() if namespace is None or t.namespace == namespace)
         return iter(sorted(chosen, key=lambda t: (t.namespace, t.name)))
 
+    def table_count(self, namespace: str) -> int:
+        """How many tables a namespace has; counted once for all namespaces of a catalog."""
+        counts = self._counts
+        if counts is None:
+            counts = self._counts = Counter(space for space, _ in self._tables)
+        return counts.get(namespace, 0)
+
+    def view(self, namespace: str, name: str) -> ViewDef | None:
+        """The view of that name, if any."""
+        return self._views.get((namespace, name))
+
+    @property
+    def has_views(self) -> bool:
+        """Whether there is any view."""
+        return bool(self._views)
+
+    def views(self, namespace: str | None = None) -> Iterator[ViewDef]:
+        """All views, or those of one namespace, by full name."""
+        chosen = (v for v in self._views.values() if namespace is None or v.namespace == namespace)
+        return iter(sorted(chosen, key=lambda v: (v.namespace, v.name)))
+
     def topic(self, namespace: str, name: str) -> TopicDef | None:
         """The topic of that name, if any."""
         return next((t for t in self._topics.values() if t.name == name and t.namespace == namespace), None)
@@ -257,20 +287,24 @@ class Catalog:
         self,
         version: int,
         *,
-        put: Iterable[NamespaceDef | TableDef | TopicDef] = (),
+        put: Iterable[NamespaceDef | TableDef | TopicDef | ViewDef] = (),
         drop_tables: Iterable[int] = (),
         drop_namespaces: Iterable[str] = (),
         drop_topics: Iterable[int] = (),
+        drop_views: Iterable[tuple[str, str]] = (),
     ) -> Catalog:
         """A new catalog with definitions put (by name / by id) and dropped."""
         tables = dict(self._by_id)
         namespaces = dict(self._namespaces)
         topics = dict(self._topics)
+        views = dict(self._views)
         for definition in put:
             if isinstance(definition, TableDef):
                 tables[definition.table_id] = definition
             elif isinstance(definition, TopicDef):
                 topics[definition.topic_id] = definition
+            elif isinstance(definition, ViewDef):
+                views[definition.namespace, definition.name] = definition
             else:
                 namespaces[definition.name] = definition
         for table_id in drop_tables:
@@ -279,4 +313,6 @@ class Catalog:
             namespaces.pop(name, None)
         for topic_id in drop_topics:
             topics.pop(topic_id, None)
-        return Catalog(version, namespaces.values(), tables.values(), topics.values())
+        for view in drop_views:
+            views.pop(view, None)
+        return Catalog(version, namespaces.values(), tables.values(), topics.values(), views.values())

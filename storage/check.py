@@ -64,9 +64,20 @@ from storage.keys import (
 )
 from storage.layout import layout_of
 from storage.memory import BatchMemory
-from storage.objects import DROPPED, DROPPED_TOPIC, NAMESPACE, TABLE, TOPIC, DroppedTable, DroppedTopic, table_name
+from storage.objects import (
+    DROPPED,
+    DROPPED_TOPIC,
+    NAMESPACE,
+    TABLE,
+    TOPIC,
+    VIEW,
+    DroppedTable,
+    DroppedTopic,
+    table_name,
+)
 from storage.reading import Reader
 from storage.topic_definitions import TopicDef
+from storage.view_definitions import ViewDef
 
 LIMIT = 1_000
 _Key = tuple[int, bytes]
@@ -154,6 +165,7 @@ class _Check:
         namespaces: list[NamespaceDef] = []
         tables: list[TableDef] = []
         topics: list[TopicDef] = []
+        views: list[ViewDef] = []
         for key, value in entries_under(self.reader.txn, self.reader.dbs.catalog, b""):
             kind, _, name = key.partition(b"\0")
             place = f"{kind.decode(errors='replace')} {name.decode(errors='replace')}"
@@ -172,6 +184,10 @@ class _Check:
                     decoded = msgspec.msgpack.decode(value, type=TopicDef)
                     topics.append(decoded)
                     expected = object_key(TOPIC, table_name(decoded.topic_id))
+                elif kind == VIEW.encode():
+                    decoded = msgspec.msgpack.decode(value, type=ViewDef)
+                    views.append(decoded)
+                    expected = object_key(VIEW, decoded.full_name)
                 elif kind == DROPPED.encode():
                     self.dropped.add(msgspec.msgpack.decode(value, type=DroppedTable).table_id)
                     continue
@@ -186,8 +202,9 @@ class _Check:
                 continue
             if expected != key:
                 self.report("catalog", place, "stands under a name that is not its own")
-        self.catalog = Catalog(0, namespaces, tables, topics)
+        self.catalog = Catalog(0, namespaces, tables, topics, views)
         self._topics(topics)
+        self._views(views)
         names: set[str] = set()
         next_table_id = read_number(self.reader.txn, self.reader.dbs, NEXT_TABLE_ID, 1)
         for table in tables:
@@ -198,10 +215,17 @@ class _Check:
             if table.table_id >= next_table_id:
                 self.report("catalog", table.full_name, f"has id {table.table_id}, next_table_id is {next_table_id}")
             names.add(table.full_name)
+            if self.catalog.view(table.namespace, table.name) is not None:
+                self.report("catalog", table.full_name, "is a table and a view")
             if table.expires != (table.ttl_seconds > 0):
                 self.report("catalog", table.full_name, f"is of kind {table.kind} with a TTL of {table.ttl_seconds} s")
             if table.expires and layout_of(table).indexes:
                 self.report("catalog", table.full_name, "is a STREAM table with a key index")
+
+    def _views(self, views: list[ViewDef]) -> None:
+        for view in views:
+            if self.catalog.namespace(view.namespace) is None:
+                self.report("catalog", f"view {view.full_name}", "lies in a namespace that does not exist")
 
     def _topics(self, topics: list[TopicDef]) -> None:
         names: set[str] = set()

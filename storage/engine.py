@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Work = Callable[[WriteTransaction], T]
+ObjectWatcher = Callable[[tuple[tuple[str, str], ...] | None], None]
+"""Gets the (kind, name) of the objects that a commit changed; None when any may have changed."""
 
 
 class StorageEngine:
@@ -74,6 +76,7 @@ class StorageEngine:
         self.signals = TopicSignals()
         self.files_left = threading.Event()
         """Set by a commit after which no row refers to some stored file any more (`storage.file_store`)."""
+        self._object_watchers: list[ObjectWatcher] = []
         self._committer = Committer(
             self._environment,
             self._registry,
@@ -210,6 +213,18 @@ class StorageEngine:
         with self.snapshot(lease=86_400.0, purpose="check") as snapshot, snapshot.reading() as reader:
             return check_reader(reader)
 
+    def watch_objects(self, watcher: ObjectWatcher) -> None:
+        """Have a callback told of catalog objects that change, on the writer's thread: it must not block or raise."""
+        self._object_watchers.append(watcher)
+
+    def reclaim(self, check: Callable[[], None]) -> frozenset[int]:
+        """Give back at once what dropped tables and dropped or cleared topics took. Blocks.
+
+        The ids of dropped tables whose rows stay for now, because messages of topics refer to them. `check` is called
+        between bounded works, and may raise.
+        """
+        return self._merger.reclaim(check)
+
     def stats(self) -> StorageStats:
         """Figures about the engine."""
         committer = self._committer
@@ -254,6 +269,9 @@ class StorageEngine:
             self._merger.notify(flusher.written)
             record = flusher.record
             self._evictor.notify(flusher.written, record.objects, state.catalog, record.timestamp_us)
+            if record.objects:
+                for watcher in self._object_watchers:
+                    watcher(record.objects)
         if wtxn.topic_news is not None:
             self._merger.notify_topics(wtxn.topic_news.nbytes)
             self.signals.publish(wtxn.topic_news)
@@ -263,3 +281,5 @@ class StorageEngine:
         self.cold.reset()
         self.feed.reset(self._state.seq)
         self._evictor.list_again()
+        for watcher in self._object_watchers:
+            watcher(None)

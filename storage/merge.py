@@ -33,6 +33,8 @@ log = logging.getLogger("headrace.storage")
 SLICE_BYTES = 4 << 20
 SLICE_JOBS = 64
 PAUSE_SECONDS = 0.02
+WORKING_SECONDS = 0.2
+"""How often somebody who waits for a round of merging asks whether to go on waiting."""
 TOPIC_BYTES = 32 << 20
 """Accounted bytes of new messages after which retention does not wait for its time."""
 COUNTED = 65_536
@@ -272,13 +274,32 @@ class Merger:
             self.truncated = point
             self._purge_history()
         self._purge_history()
+        self._reclaim_tables(lambda: None)
+
+    def reclaim(self, check: Callable[[], None]) -> frozenset[int]:
+        """Give back what topics and tables that were dropped or cleared took, at once.
+
+        The ids of dropped tables whose rows have to stay, because messages refer to them. `check` may raise.
+        """
+        while not self._working.acquire(timeout=WORKING_SECONDS):
+            check()
+        try:
+            check()
+            self._janitor.run(self._snapshot, self._submit, self._clock.now_us(), self._stopped.is_set)
+            return self._reclaim_tables(check)
+        finally:
+            self._working.release()
+
+    def _reclaim_tables(self, check: Callable[[], None]) -> frozenset[int]:
         with self._snapshot("reclaiming") as snapshot, snapshot.reading() as reader:
             gone = dropped_tables(snapshot)
-            dropped = gone.keys() - floors(reader, snapshot.catalog, gone).keys()
-        for table_id in dropped:
+            kept = frozenset(floors(reader, snapshot.catalog, gone))
+        for table_id in gone.keys() - kept:
             done = False
             while not done and not self._stopped.is_set():
+                check()
                 done = self._submit(lambda wtxn, table_id=table_id: reclaim_table(wtxn, table_id)).result()  # type: ignore[misc]
+        return kept & gone.keys()
 
     def _retention_bytes(self) -> int:
         """What the log may take: never more than a quarter of a limited data file."""

@@ -1,8 +1,9 @@
 """Catalog changes of a group or a transaction: staged definitions, the catalog with them, and an undo.
 
 Definitions are MessagePack in the `catalog` sub-database under (kind, name). Namespaces and tables (by table id, as
-ten digits) are also held in the in-memory Catalog, and so are topics (by topic id, likewise). A dropped table leaves an
-object of kind `DROPPED` until its rows are reclaimed, a dropped topic one of kind `DROPPED_TOPIC`.
+ten digits) are also held in the in-memory Catalog, and so are topics (by topic id, likewise) and views (by full name).
+A dropped table leaves an object of kind `DROPPED` until its rows are reclaimed, a dropped topic one of kind
+`DROPPED_TOPIC`.
 
 Dropping a table ends the sources that topics have in it. Their messages stay, and with them the table's definition and
 its rows (`storage.topic_retention`).
@@ -18,10 +19,12 @@ import msgspec
 from storage.catalog import Catalog, NamespaceDef, TableDef
 from storage.keys import object_key
 from storage.topic_definitions import TopicDef
+from storage.view_definitions import ViewDef
 
 NAMESPACE = "namespace"
 TABLE = "table"
 TOPIC = "topic"
+VIEW = "view"
 DROPPED = "_dropped_table"
 DROPPED_TOPIC = "_dropped_topic"
 
@@ -81,7 +84,7 @@ class StagedObjects:
 
     @property
     def catalog_changed(self) -> bool:
-        """Whether namespaces, tables or topics changed."""
+        """Whether namespaces, tables, views or topics changed."""
         return self._catalog is not None
 
     def mark(self) -> tuple[int, Catalog | None]:
@@ -149,6 +152,16 @@ class StagedObjects:
         self.put(DROPPED_TOPIC, table_name(topic_id), DroppedTopic(topic_id))
         self._catalog = self.catalog.evolve(self._next_version(), drop_topics=[topic_id])
 
+    def put_view(self, view: ViewDef) -> None:
+        """Stage a view's definition."""
+        self.put(VIEW, view.full_name, view)
+        self._catalog = self.catalog.evolve(self._next_version(), put=[view])
+
+    def drop_view(self, namespace: str, name: str) -> None:
+        """Stage the end of a view."""
+        self.delete(VIEW, f"{namespace}.{name}")
+        self._catalog = self.catalog.evolve(self._next_version(), drop_views=[(namespace, name)])
+
     def put_namespace(self, namespace: NamespaceDef) -> None:
         """Stage a namespace."""
         self.put(NAMESPACE, namespace.name, namespace)
@@ -178,4 +191,5 @@ def load_catalog(base: ObjectBase, version: int) -> Catalog:
     namespaces = (msgspec.msgpack.decode(data, type=NamespaceDef) for data in base.object_items(NAMESPACE).values())
     tables = (msgspec.msgpack.decode(data, type=TableDef) for data in base.object_items(TABLE).values())
     topics = (msgspec.msgpack.decode(data, type=TopicDef) for data in base.object_items(TOPIC).values())
-    return Catalog(version, namespaces, tables, topics)
+    views = (msgspec.msgpack.decode(data, type=ViewDef) for data in base.object_items(VIEW).values())
+    return Catalog(version, namespaces, tables, topics, views)

@@ -18,6 +18,7 @@ from storage.keys import index_key_prefix, object_key, object_prefix, partition_
 from storage.layout import layout_of
 from storage.reading import Reader
 from storage.scan_statistics import ScanStatistics
+from storage.stored_size import stored_bytes
 from storage.topic_positions import GroupPosition, group_positions
 
 T = TypeVar("T")
@@ -229,6 +230,11 @@ class StoredView:
         with self._lock:
             reader = self._open()
             return reader.count(layout_of(table), partition_key(partition), after=self._cutoff(reader, table))
+
+    def stored_bytes(self, table: TableDef, partition: str) -> int:
+        """Bytes of stored rows; see ReadView."""
+        with self._lock:
+            return stored_bytes(self._open(), table.table_id, partition_key(partition))
 
     def topic_groups(self) -> Sequence[GroupPosition]:
         """Where consumer groups stand; see ReadView."""

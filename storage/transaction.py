@@ -21,6 +21,7 @@ from storage.layout import SEQ
 from storage.staged_view import StagedView
 from storage.staging import StagedPartition, Undo
 from storage.topic_definitions import TopicDef
+from storage.view_definitions import ViewDef
 from storage.views import Base
 from storage.writer import WriteTransaction
 
@@ -57,6 +58,16 @@ class Transaction(StagedView):
         self._mark = 1
         self.staged_rows = 0
         self.staged_bytes = 0
+
+    @property
+    def touched_tables(self) -> int:
+        """How many tables have staged changes. Any thread."""
+        return len({table_id for table_id, _ in list(self._partitions)})
+
+    @property
+    def base_seq(self) -> int:
+        """The last `_seq` of the state beneath. Any thread."""
+        return self._base.seq
 
     # --- staging -------------------------------------------------------------------------------------------------
 
@@ -114,6 +125,14 @@ class Transaction(StagedView):
     def drop_topic(self, topic_id: int) -> None:
         """Topics are changed by works of the writer only."""
         raise SchemaChanged("a topic cannot be dropped in a transaction")
+
+    def put_view(self, view: ViewDef) -> None:
+        """Views are changed by works of the writer only."""
+        raise SchemaChanged(f"view {view.full_name} cannot be changed in a transaction")
+
+    def drop_view(self, namespace: str, name: str) -> None:
+        """Views are changed by works of the writer only."""
+        raise SchemaChanged("a view cannot be dropped in a transaction")
 
     def also(self, work: Callable[[WriteTransaction], object], size: int = 64) -> None:
         """Run `work` in the writer when the transaction is applied, after its rows: PUBLISH and ACK.

@@ -33,6 +33,7 @@ from storage.stored_view import StoredView
 from storage.topic_definitions import Operation, TopicDef
 from storage.topic_publishing import Publisher, Router
 from storage.topic_staging import StagedTopics, TopicNews
+from storage.view_definitions import ViewDef
 
 T = TypeVar("T")
 
@@ -303,10 +304,12 @@ class WriteTransaction(StagedView):
     # --- definitions ---------------------------------------------------------------------------------------------
 
     def put_table(self, table: TableDef) -> None:
-        """Store a table's definition. Raises SchemaChanged when another table has its name."""
+        """Store a table's definition. Raises SchemaChanged when another table or a view has its name."""
         other = self.catalog.table(table.namespace, table.name)
         if other is not None and other.table_id != table.table_id:
             raise SchemaChanged(f"table {table.full_name} was created meanwhile")
+        if self.catalog.view(table.namespace, table.name) is not None:
+            raise SchemaChanged(f"view {table.full_name} was created meanwhile")
         self._objects.put_table(table)
 
     def drop_table(self, table_id: int) -> None:
@@ -314,6 +317,18 @@ class WriteTransaction(StagedView):
         if self.catalog.table_by_id(table_id) is None:
             raise SchemaChanged("the table was dropped meanwhile")
         self._objects.drop_table(table_id, self._next_seq - 1)
+
+    def put_view(self, view: ViewDef) -> None:
+        """Store a view's definition. Raises SchemaChanged when a table has its name."""
+        if self.catalog.table(view.namespace, view.name) is not None:
+            raise SchemaChanged(f"table {view.full_name} was created meanwhile")
+        self._objects.put_view(view)
+
+    def drop_view(self, namespace: str, name: str) -> None:
+        """Drop a view."""
+        if self.catalog.view(namespace, name) is None:
+            raise SchemaChanged("the view was dropped meanwhile")
+        self._objects.drop_view(namespace, name)
 
     def put_namespace(self, namespace: NamespaceDef) -> None:
         """Store a namespace."""

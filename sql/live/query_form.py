@@ -41,12 +41,12 @@ _AGGREGATE_NAMES = """
     regr_sxx regr_sxy regr_syy reservoir_quantile sem skewness stddev stddev_pop stddev_samp string_agg sum
     sum_no_overflow sumkahan var_pop var_samp variance wavg weighted_avg
     """
-_AGGREGATES = frozenset(_AGGREGATE_NAMES.split())
+AGGREGATES = frozenset(_AGGREGATE_NAMES.split())
 VOLATILE = frozenset((
     "gen_random_uuid", "rand", "random", "snowflake_id", "ulid", "uuid", "uuid_v7", "uuidv4", "uuidv7",
 ))  # fmt: skip
 """Functions that have another value at each call."""
-_SEVERAL = frozenset(("explode", "generate_subscripts", "regexp_split_to_table", "unnest"))
+SEVERAL = frozenset(("explode", "generate_subscripts", "regexp_split_to_table", "unnest"))
 
 
 def live_select(batch: list[Parsed]) -> exp.Select:
@@ -119,9 +119,9 @@ def _expression_refusals(tree: exp.Select, text: str) -> Iterator[SqlError]:
                 yield _unsupported("COLUMNS(…)", node, text, "columns")
         elif isinstance(node, exp.Func):
             name = function_name(node)
-            if name in _AGGREGATES or isinstance(node, exp.AggFunc):
+            if name in AGGREGATES or isinstance(node, exp.AggFunc):
                 yield _unsupported(f"the aggregate {name.upper()}()", node, text, name)
-            elif name in _SEVERAL or isinstance(node, (exp.Unnest, exp.Explode)):
+            elif name in SEVERAL or isinstance(node, (exp.Unnest, exp.Explode)):
                 yield _unsupported("UNNEST, which makes several rows of one,", node, text, "unnest")
             elif name in VOLATILE:
                 yield volatile(name, node, text)

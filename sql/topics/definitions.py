@@ -6,7 +6,6 @@ no bound. Storage has 0 for no bound of retention, and for deliveries 0 for the 
 
 from __future__ import annotations
 
-import secrets
 from typing import TypedDict, cast
 
 import msgspec
@@ -15,6 +14,7 @@ from sql.binder import BindContext
 from sql.create_table import SYSTEM_NAMESPACES
 from sql.ddl import require_table
 from sql.errors import ExecutionError, InvalidInput, PermissionDenied
+from sql.jobs.cleanup import stage_topic_cleanup
 from sql.names import check_topic_name
 from sql.namespaces import require_namespace
 from sql.results import StatementResult
@@ -30,6 +30,7 @@ from sql.topic_statements import (
 from sql.topics.names import check_may_define, require_topic
 from sql.topics.settings import TopicSettings
 from sql.topics.sources import OPERATIONS, shown_operations, sources_of
+from sql.views.simple import source_over_table, table_behind
 from sql.writing import StatementContext
 from storage.topic_definitions import MAX_PARTITIONS, TopicDef
 from storage.topic_writes import NEVER
@@ -66,14 +67,14 @@ def run(
     if isinstance(statement, DropTopic):
         wtxn.drop_topic(topic.topic_id)
         return StatementResult(
-            message=f"Dropped topic '{topic.full_name}' and scheduled cleanup job [{_job_id()}]"
-        )  # fmt: skip
+            message=f"Dropped topic '{topic.full_name}' and scheduled cleanup job [{_cleanup(topic, wtxn, context)}]"
+        )
     if isinstance(statement, ClearTopic):
-        return _clear(topic, wtxn)
+        return _clear(topic, wtxn, context)
     if isinstance(statement, AddTopicSource):
         return _add_source(statement, topic, wtxn, context, binding)
     if isinstance(statement, DropTopicSource):
-        return _drop_source(statement, topic, wtxn, context)
+        return _drop_source(statement, topic, wtxn, context, binding)
     return _alter(statement, topic, wtxn)
 
 
@@ -141,13 +142,14 @@ def _alter(statement: AlterTopicOptions, topic: TopicDef, wtxn: WriteTransaction
     return StatementResult(message=f"Altered topic '{topic.full_name}'")
 
 
-def _clear(topic: TopicDef, wtxn: WriteTransaction) -> StatementResult:
+def _clear(topic: TopicDef, wtxn: WriteTransaction, context: StatementContext) -> StatementResult:
     cleared = tuple(
         wtxn.topics.bounds(topic.topic_id, partition, topic.cleared_below(partition)).next
         for partition in range(topic.partitions)
     )
     wtxn.put_topic(msgspec.structs.replace(topic, cleared=cleared, updated_at=wtxn.now_us()))
-    return StatementResult(message=f"Scheduled cleanup job [{_job_id()}] for topic '{topic.full_name}'")
+    job_id = _cleanup(topic, wtxn, context)
+    return StatementResult(message=f"Scheduled cleanup job [{job_id}] for topic '{topic.full_name}'")
 
 
 def _add_source(
@@ -157,6 +159,7 @@ def _add_source(
     context: StatementContext,
     binding: BindContext,
 ) -> StatementResult:
+    statement = source_over_table(statement, binding)
     table = require_table(statement.table, wtxn, context, "a source of a topic")
     added = sources_of(statement, topic, table, binding)
     referred = topic.referred if table.table_id in topic.referred else (*topic.referred, table.table_id)
@@ -171,10 +174,14 @@ def _add_source(
 
 
 def _drop_source(
-    statement: DropTopicSource, topic: TopicDef, wtxn: WriteTransaction, context: StatementContext
+    statement: DropTopicSource,
+    topic: TopicDef,
+    wtxn: WriteTransaction,
+    context: StatementContext,
+    binding: BindContext,
 ) -> StatementResult:
     """Messages that the source brought stay, so `referred` does, too."""
-    table = require_table(statement.table, wtxn, context, "a source of a topic")
+    table = require_table(table_behind(statement.table, binding), wtxn, context, "a source of a topic")
     present = tuple(source.operation for source in topic.sources if source.table_id == table.table_id)
     wanted = tuple(OPERATIONS[name] for name in statement.operations) or present
     missing = tuple(operation for operation in wanted if operation not in present)
@@ -190,6 +197,6 @@ def _drop_source(
     )
 
 
-def _job_id() -> str:
-    """A name for the cleanup that storage does by itself: clients look for one."""
-    return f"TC-{secrets.token_hex(6)}"
+def _cleanup(topic: TopicDef, wtxn: WriteTransaction, context: StatementContext) -> str:
+    """The id of the job that gives back what the topic's messages took."""
+    return stage_topic_cleanup(wtxn, topic, context.identity.user)

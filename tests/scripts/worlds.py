@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,9 @@ class SqlWorld:
         self.loop.close()
 
 
+JOB_ID = re.compile(r"\b([A-Z]{2})-[0-9a-f]{23}\b")
+
+
 def _name_spaces(writer: WriteTransaction) -> None:
     for name in ("default", "app"):
         writer.put_namespace(NamespaceDef(name))
@@ -125,7 +129,8 @@ def _name_spaces(writer: WriteTransaction) -> None:
 def _shown_result(result: StatementResult, identity: Identity) -> list[str]:
     lines = [f"as {result.as_user}:"] if result.as_user not in ("", identity.user) else []
     if not result.columns:
-        return [*lines, result.message if result.message is not None else f"{result.row_count} rows affected"]
+        message = f"{result.row_count} rows affected" if result.message is None else result.message
+        return [*lines, JOB_ID.sub(r"\1-…", message)]
     rows: Any = result.rows
     if rows is None:
         rows = json_rows(result.table, result.columns, BigintMode.AUTO)

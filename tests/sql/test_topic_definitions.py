@@ -24,7 +24,7 @@ from sql.topics.settings import TopicSettings
 from storage.topic_definitions import Operation, PayloadMode, TopicSource
 from tests.sql.topic_world import ANN, DORA, ROOT, SAM, TopicWorld, topic_world
 
-JOB = r"\[TC-[0-9a-f]{12}\]"
+JOB = r"\[TC-[0-9a-f]{23}\]"
 SETTINGS = TopicSettings(retention_seconds=1000, retention_bytes=2000)
 
 

@@ -1,0 +1,1 @@
+"""Jobs: work in the background that outlives its request, and the server that began it."""
