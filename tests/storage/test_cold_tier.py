@@ -544,6 +544,38 @@ def test_what_a_failed_move_leaves_is_collected(engine: StorageEngine, folder: P
     assert engine.check() == []
 
 
+def test_a_flush_that_ends_while_files_are_collected_keeps_its_file(
+    engine: StorageEngine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = create(engine)
+    fill(engine, table, "", range(10))
+    recorded, gate = threading.Event(), threading.Event()
+
+    def hold(step: str) -> None:
+        if step == "recorded":
+            recorded.set()
+            assert gate.wait(30)
+
+    engine.cold.step = hold
+    flushing = threading.Thread(target=engine.cold.flush, args=(table.table_id,))
+    flushing.start()
+    assert recorded.wait(30)
+    really = engine.cold._snapshot
+
+    def snapshot_then_swap(purpose: str) -> Any:
+        snapshot = really(purpose)
+        if purpose.startswith("collecting"):
+            gate.set()
+            flushing.join()
+        return snapshot
+
+    monkeypatch.setattr(engine.cold, "_snapshot", snapshot_then_swap)
+    assert engine.cold.collect() == 0
+    assert len(list((folder / "cold").rglob("*.parquet"))) == 1
+    assert len(all_rows(engine, table)) == 10
+    assert engine.check() == []
+
+
 def test_background_merging_leaves_stubs_and_moving_partitions_alone(folder: Path) -> None:
     options = StorageOptions(map_start=64 << 20, merge=False, evict=False, merge_fan_in=2)
     with StorageEngine.open(folder, options) as engine:
