@@ -231,6 +231,20 @@ class AuthSection(msgspec.Struct, frozen=True):
             raise ValueError("key 'max_password_length' is smaller than 'min_password_length'")
 
 
+class AuditSection(msgspec.Struct, frozen=True):
+    """The log of who did what (`system.audit_log`)."""
+
+    retention_days: Annotated[int, Meta(ge=0, le=36_500, description="How long entries are kept; 0: for ever")] = 90
+
+
+class UserManagementSection(msgspec.Struct, frozen=True):
+    """What becomes of dropped accounts."""
+
+    deletion_grace_period_days: Annotated[
+        float, Meta(ge=-1, le=36_500, description="Days until the rows of a dropped account are deleted; -1: never")
+    ] = 30.0
+
+
 class CorsSection(msgspec.Struct, frozen=True):
     """Which web pages may call the server."""
 
@@ -442,6 +456,21 @@ class CompatSection(msgspec.Struct, frozen=True):
     ] = True
 
 
+class VectorsSection(msgspec.Struct, frozen=True):
+    """Vector indexes on EMBEDDING columns."""
+
+    memory_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Memory of all indexes: the least recently used are unloaded, larger ones searched exactly",
+        ),
+    ] = GIB
+    min_rows: Annotated[
+        int, Meta(ge=1, description="Rows of a table, or of one user in a USER table, below which search is exact")
+    ] = 5_000
+
+
 class Config(msgspec.Struct, frozen=True):
     """The whole configuration."""
 
@@ -455,6 +484,8 @@ class Config(msgspec.Struct, frozen=True):
     performance: PerformanceSection = msgspec.field(default_factory=PerformanceSection)
     rate_limit: RateLimitSection = msgspec.field(default_factory=RateLimitSection)
     auth: AuthSection = msgspec.field(default_factory=AuthSection)
+    audit: AuditSection = msgspec.field(default_factory=AuditSection)
+    user_management: UserManagementSection = msgspec.field(default_factory=UserManagementSection)
     security: SecuritySection = msgspec.field(default_factory=SecuritySection)
     websocket: WebsocketSection = msgspec.field(default_factory=WebsocketSection)
     live: LiveSection = msgspec.field(default_factory=LiveSection)
@@ -462,6 +493,7 @@ class Config(msgspec.Struct, frozen=True):
     jobs: JobsSection = msgspec.field(default_factory=JobsSection)
     execution: ExecutionSection = msgspec.field(default_factory=ExecutionSection)
     duckdb: DuckdbSection = msgspec.field(default_factory=DuckdbSection)
+    vectors: VectorsSection = msgspec.field(default_factory=VectorsSection)
     wire: WireSection = msgspec.field(default_factory=WireSection)
     compat: CompatSection = msgspec.field(default_factory=CompatSection)
 

@@ -22,6 +22,7 @@ from sql.query import Execution, QueryRuntime, run_query
 from sql.results import ResultColumn, StatementResult
 from sql.rights import partition_of
 from sql.statements import Delete, Insert, Query, Statement, Update
+from sql.vectors.explanation import describe_vectors
 from sql.workers import Control
 from storage.types import TEXT
 from storage.views import ReadView
@@ -74,6 +75,7 @@ def explain(
         case Query():
             plan = bind_query(statement.ast, binding)
             lines = list(describe_plan(plan, context.identity))
+            lines += describe_vectors(plan, view, context.identity, services.runtime.vectors)
             if analyze:
                 lines += _analyzed(plan, view, context, services.runtime)
         case Insert() | Update() | Delete():
@@ -128,6 +130,8 @@ def _path(plan: QueryPlan) -> str:
 
 def _scan(scan: Scan, identity: Identity) -> str:
     alias = f" as {scan.alias}" if scan.alias != scan.full_name.rpartition(".")[2] else ""
+    if scan.search is not None:
+        return f"vector_search of {scan.search.table.full_name}.{scan.search.column}{alias}"
     if scan.system is not None:
         return f"{scan.full_name}{alias} (computed)"
     if scan.table is not None and scan.own_partition:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sql import parser_live as live
+from sql import parser_vectors as vectors
 from sql.cluster_statements import parse_cluster
 from sql.command import Command
 from sql.jobs.statements import parse_kill_job
@@ -18,6 +19,8 @@ LONGEST: Final = 3
 ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
     ("kill", "job"): parse_kill_job,
     ("kill", "live"): live.parse_kill,
+    ("create", "vector", "index"): vectors.parse_create_vector_index,
+    ("drop", "vector", "index"): vectors.parse_drop_vector_index,
     ("cluster",): parse_cluster,
     ("show", "all"): parse_show_settings,
     ("show", "settings"): parse_show_settings,

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from storage.topic_definitions import TopicDef, TopicSource
 from storage.types import ColumnType, arrow_type
+from storage.vector_definitions import VectorIndexDef
 from storage.view_definitions import ViewDef
 
 
@@ -115,6 +116,7 @@ class TableDef(msgspec.Struct, frozen=True, dict=True):
     ttl_seconds: int = 0
     expired_through: int = 0
     declared_key: tuple[int, ...] = ()
+    vector_indexes: tuple[VectorIndexDef, ...] = ()
     versioned_at: int = 0
 
     @property
@@ -161,6 +163,11 @@ class TableDef(msgspec.Struct, frozen=True, dict=True):
     def arrow_schema(self) -> pa.Schema:
         """User columns in declared order, by name, with their storage types."""
         return pa.schema([pa.field(c.name, arrow_type(c.type)) for c in self.columns])
+
+    def vector_index(self, column: str) -> VectorIndexDef | None:
+        """The vector index on a column, if it has one."""
+        found = self.by_name.get(column)
+        return next((i for i in self.vector_indexes if found is not None and i.column_id == found.column_id), None)
 
     def unique_columns(self, unique: UniqueDef) -> tuple[ColumnDef, ...]:
         """Columns of a UNIQUE constraint, in key order."""

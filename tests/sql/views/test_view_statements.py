@@ -18,6 +18,7 @@ from sql.errors import (
     Unsupported,
 )
 from sql.identity import Identity
+from sql.views import definitions as view_definitions
 from storage import StorageEngine, StorageOptions
 from storage.check import check
 from storage.view_definitions import ViewDef
@@ -130,8 +131,11 @@ def test_only_what_may_be_read_is_listed(db: TopicWorld) -> None:
         assert result.table is not None
         return {row["table_name"] for row in result.table.to_pylist() if row["table_type"] == "view"}
 
+    listing = "SELECT table_name FROM information_schema.views WHERE table_schema = 'app' ORDER BY 1"
     assert shown(ANN) == {"v"}
+    assert db.rows(listing, who=ANN) == [("v",)]
     assert shown(DORA) == {"v", "s", "deep", "u"}
+    assert [name for (name,) in db.rows(listing, who=DORA)] == ["deep", "s", "u", "v"]
     fails(db, "SELECT * FROM app.vv", "Did you mean 'app.v'", TableNotFound, ANN)
 
 
@@ -221,6 +225,35 @@ def test_views_in_views_are_bounded(db: TopicWorld) -> None:
     fails(
         db, "CREATE VIEW w6 AS SELECT a.id FROM w5 AS a JOIN w5 AS b ON a.id = b.id", "more than 100 places", InvalidSql
     )
+
+
+def test_expressions_in_views_neither_explode_nor_nest_without_end(db: TopicWorld) -> None:
+    db.run("CREATE VIEW d0 AS SELECT id, who AS x FROM orders")
+    for number in range(1, 9):
+        old, new = "yx" if number % 2 == 0 else "xy"
+        db.run(f"CREATE VIEW d{number} AS SELECT id, substr({' || '.join(old * 8)}, 1, 2) AS {new} FROM d{number - 1}")
+    assert db.rows("SELECT x FROM d8 WHERE id = 1") == [("an",)]
+    deep = f"{'(' * 40}{{}}{' + 1)' * 40}"
+    db.run(f"CREATE VIEW n1 AS SELECT {deep.format('id')} AS x FROM orders")
+    db.run(f"CREATE VIEW n2 AS SELECT {deep.format('x')} AS y FROM n1")
+    assert db.rows("SELECT min(y) FROM n2") == [(81,)]
+    fails(db, f"CREATE VIEW n3 AS SELECT {deep.format('y')} AS x FROM n2", "nests deeper than 200 levels", InvalidSql)
+
+
+def test_a_definition_that_changes_meanwhile_is_seen(db: TopicWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = view_definitions.prepare
+    table = db.engine.catalog.table("app", "notes")
+    assert table is not None
+
+    def slow(*arguments, **named):
+        prepared = prepare(*arguments, **named)
+        if db.engine.catalog.table("app", "notes") is not None:
+            db.engine.commit_sync(lambda writer: writer.drop_table(table.table_id))
+        return prepared
+
+    monkeypatch.setattr(view_definitions, "prepare", slow)
+    fails(db, "CREATE VIEW v AS SELECT * FROM notes", "Table not found: 'app.notes'", TableNotFound)
+    assert db.engine.catalog.view("app", "v") is None
 
 
 def test_what_a_view_misses_is_said_when_it_is_used(db: TopicWorld) -> None:
