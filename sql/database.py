@@ -185,7 +185,7 @@ class Database:
         self._router = engine.router = SqlRouter(self._services)
 
     def start(self) -> None:
-        """Begin to run jobs, which wait without it, and to look after policies and what grows old. Raises StorageError."""
+        """Begin to run jobs, and to look after policies and what grows old. Raises StorageError."""
         self.jobs.start()
         self._housekeeping.start()
         self._flushes.start()
