@@ -38,7 +38,6 @@ from sql.type_changes import convert_initial, initial_of, is_widening, keeps_key
 from sql.writing import RowWriter, StatementContext, time_of
 from storage.catalog import AccessLevel, ColumnDef, SchemaVersion, TableDef
 
-
 MAX_HISTORY = 100_000
 """Column definitions that the earlier schema versions of a table may hold together."""
 
@@ -87,9 +86,7 @@ def run(
     history = (*table.history, SchemaVersion(table.schema_version, table.columns, table.versioned_at))
     _check_history(history, table)
     txn.put_table(
-        msgspec.structs.replace(
-            change.table, schema_version=version, updated_at=now, versioned_at=now, history=history
-        )
+        msgspec.structs.replace(change.table, schema_version=version, updated_at=now, versioned_at=now, history=history)
     )
     return StatementResult(
         message=f"Table {table.full_name} altered successfully: {change.description} (version {version})"
@@ -332,7 +329,9 @@ def _with_column(table: TableDef, changed: ColumnDef) -> TableDef:
 
 
 def _in_key(table: TableDef, column: ColumnDef) -> bool:
-    return column.column_id in table.shown_key or any(column.column_id in unique.column_ids for unique in table.uniques)
+    return column.column_id in table.shown_key or any(
+        column.column_id in index.column_ids for index in (*table.uniques, *table.indexes)
+    )
 
 
 def _refuse_in_constraints(table: TableDef, column: ColumnDef, verb: str) -> None:
@@ -343,6 +342,12 @@ def _refuse_in_constraints(table: TableDef, column: ColumnDef, verb: str) -> Non
         if column.column_id in unique.column_ids:
             raise ExecutionError(
                 f"Invalid operation: Column '{column.name}' is part of UNIQUE constraint '{unique.name}'; not {verb}"
+            )
+    for index in table.indexes:
+        if column.column_id in index.column_ids:
+            raise ExecutionError(
+                f"Invalid operation: Column '{column.name}' is part of index '{index.name}'; not {verb}. "
+                f"DROP INDEX {index.name} first"
             )
     for check in table.checks:
         if column.name in columns_of_check(check.expression):

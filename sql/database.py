@@ -25,6 +25,7 @@ from sql.errors import InvalidSql, QueryTimeout, StorageUnavailable, Unsupported
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.identity import Identity
+from sql.indexes import building as index_building
 from sql.jobs import cleanup as job_cleanup
 from sql.jobs.service import JobService
 from sql.jobs.settings import JobSettings
@@ -138,10 +139,12 @@ class Database:
         self._services.topics = self.topics
         self.jobs = self._services.jobs = JobService(engine, jobs)
         job_cleanup.register(self.jobs, engine)
+        index_building.register(self.jobs, engine)
         self._router = engine.router = SqlRouter(self._services)
 
     def start(self) -> None:
         """Begin to run jobs; without it they are stored and wait. Raises StorageError."""
+        index_building.resume(self.jobs, self._services.engine)
         self.jobs.start()
 
     def close(self) -> None:

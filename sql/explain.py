@@ -16,7 +16,9 @@ from sql.binder import BindContext, bind_query
 from sql.dml import plan_write
 from sql.errors import SqlError, Unsupported
 from sql.identity import Identity
-from sql.plan import SEQ, Bound, Constant, KeyAccess, Operand, Path, QueryPlan, Scan, Source
+from sql.index_explain import describe_indexes, describe_order, operand_text, sign
+from sql.index_reads import observing
+from sql.plan import SEQ, KeyAccess, Path, QueryPlan, Scan, Source
 from sql.query import Execution, QueryRuntime, run_query
 from sql.results import ResultColumn, StatementResult
 from sql.rights import partition_of
@@ -24,8 +26,6 @@ from sql.statements import Delete, Insert, Query, Statement, Update
 from sql.workers import Control
 from storage.types import TEXT
 from storage.views import ReadView
-
-_SHOWN_VALUE = 40
 
 
 class ExplainContext(Protocol):
@@ -104,6 +104,7 @@ def describe_plan(plan: QueryPlan, identity: Identity) -> Iterator[str]:
             names = [column.name for column in scan.table.key_columns]
             whole = len(scan.key.prefix) == len(names)
             yield f"  {'key' if whole else 'key range'}: {_access(scan.key, names)}"
+        yield from (f"  {line}" for line in describe_indexes(scan))
         if scan.ordered:
             keys = [column.name for column in scan.table.key_columns] if scan.table is not None else []
             yield f"  order: {', '.join([*keys, SEQ])}"
@@ -118,6 +119,8 @@ def describe_plan(plan: QueryPlan, identity: Identity) -> Iterator[str]:
 def _path(plan: QueryPlan) -> str:
     if plan.path is Path.NATIVE and plan.scans[0].key is not None:
         return "key range"
+    if plan.native is not None and (plan.native.order is not None or plan.scans[0].indexes):
+        return "index"
     return plan.path.value
 
 
@@ -131,23 +134,12 @@ def _scan(scan: Scan, identity: Identity) -> str:
 
 
 def _access(access: KeyAccess, names: list[str]) -> str:
-    terms = [f"{name} = {_operand(operand)}" for name, operand in zip(names, access.prefix, strict=False)]
+    terms = [f"{name} = {operand_text(operand)}" for name, operand in zip(names, access.prefix, strict=False)]
     if len(terms) < len(names):
         name = names[len(terms)]
-        terms += [f"{name} {_sign('>', bound)} {_operand(bound.operand)}" for bound in (access.low,) if bound]
-        terms += [f"{name} {_sign('<', bound)} {_operand(bound.operand)}" for bound in (access.high,) if bound]
+        terms += [f"{name} {sign('>', bound)} {operand_text(bound.operand)}" for bound in (access.low,) if bound]
+        terms += [f"{name} {sign('<', bound)} {operand_text(bound.operand)}" for bound in (access.high,) if bound]
     return " and ".join(terms)
-
-
-def _sign(sign: str, bound: Bound) -> str:
-    return f"{sign}=" if bound.inclusive else sign
-
-
-def _operand(operand: Operand) -> str:
-    if not isinstance(operand, Constant):
-        return f"${operand.index}"
-    text = operand.value.hex() if isinstance(operand.value, bytes) else str(operand.value)
-    return text if len(text) <= _SHOWN_VALUE else text[: _SHOWN_VALUE - 1] + "…"
 
 
 def _native(plan: QueryPlan) -> Iterator[str]:
@@ -159,18 +151,22 @@ def _native(plan: QueryPlan) -> Iterator[str]:
         yield "count: rows" if native.condition is not None else "count: from the table's statistics"
     if native.condition is not None and plan.residual_filter:
         yield f"filter: on {', '.join(sorted(native.condition.columns))}"
+    if native.order is not None:
+        yield f"order: {describe_order(native.order)}"
     if native.descending:
         yield "descending: by key"
     for word, operand in (("limit", native.limit), ("offset", native.offset)):
         if operand is not None:
-            yield f"{word}: {_operand(operand)}"
+            yield f"{word}: {operand_text(operand)}"
 
 
 def _analyzed(plan: QueryPlan, view: ReadView, context: ExplainContext, runtime: QueryRuntime) -> list[str]:
     """What running the query took."""
     started = time.perf_counter()
-    try:
-        rows = run_query(plan, Execution(view, context.identity, context.control, context.params), runtime).num_rows
-    except SqlError as error:
-        return [f"failed: {error.message}"]
-    return [f"rows: {rows}", f"time: {(time.perf_counter() - started) * 1000:.3f} ms"]
+    with observing() as observed:
+        try:
+            rows = run_query(plan, Execution(view, context.identity, context.control, context.params), runtime).num_rows
+        except SqlError as error:
+            return [f"failed: {error.message}"]
+    fetched = [f"fetched: {one.entries} row(s) of {one.table} by index {one.index}" for one in observed]
+    return [*fetched, f"rows: {rows}", f"time: {(time.perf_counter() - started) * 1000:.3f} ms"]

@@ -7,6 +7,12 @@ from typing import Final
 
 from sql import parser_live as live
 from sql.command import Command
+from sql.indexes.statements import (
+    parse_create_index,
+    parse_create_unique_index,
+    parse_drop_index,
+    parse_show_indexes,
+)
 from sql.jobs.statements import parse_kill_job
 from sql.parser_cursor import Cursor
 
@@ -14,8 +20,12 @@ LONGEST: Final = 3
 """Most words that tell a command."""
 
 ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
+    ("create", "index"): parse_create_index,
+    ("create", "unique", "index"): parse_create_unique_index,
+    ("drop", "index"): parse_drop_index,
     ("kill", "job"): parse_kill_job,
     ("kill", "live"): live.parse_kill,
+    ("show", "indexes"): parse_show_indexes,
 }
 """Parsers by first words, in small letters. Each is called behind them."""
 

@@ -103,6 +103,40 @@ class KeyAccess:
 
 
 @dataclass(frozen=True, slots=True)
+class ListRef:
+    """The values of `$index`, which is a list."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexAccess:
+    """What WHERE says about the columns of an index: each of the first ones is one of some values, then a range.
+
+    Like a KeyAccess it narrows the scan only. `marked` keys have marks and NULLs (CREATE INDEX), others are those of a
+    UNIQUE constraint.
+    """
+
+    index_id: int
+    name: str
+    columns: tuple[str, ...]
+    equal: tuple[tuple[Operand | ListRef, ...], ...]
+    low: Bound | None = None
+    high: Bound | None = None
+    marked: bool = True
+    unique: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IndexOrder:
+    """An order of rows that an index has: by `columns`, behind those that `access` pins."""
+
+    access: IndexAccess
+    columns: tuple[str, ...]
+    descending: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """One reading of one table. `columns` are needed, in the table's order, hidden ones last.
 
@@ -117,6 +151,8 @@ class Scan:
     columns: tuple[str, ...]
     key: KeyAccess | None = None
     ordered: bool = False
+    indexes: tuple[IndexAccess, ...] = ()
+    """Secondary indexes that lead to its rows, the most promising first."""
 
     @property
     def own_partition(self) -> bool:
@@ -140,6 +176,8 @@ class NativePlan:
     offset: Operand | None = None
     counts: bool = False
     """`SELECT COUNT(*) FROM t`: the result is the number of rows."""
+    order: IndexOrder | None = None
+    """Another order than the key's, with a limit."""
 
 
 @dataclass(frozen=True)

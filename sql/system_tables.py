@@ -94,6 +94,7 @@ class SystemTables:
 
 def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     """All tables of this package, and those that other rooms bring."""
+    from sql.indexes.listing import INDEXES_TABLE
     from sql.information_schema import INFORMATION_SCHEMA_TABLES
     from sql.jobs.tables import JOB_TABLES
     from sql.live_statements import LIVE_TABLE
@@ -102,4 +103,4 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     from sql.system_topics import OFFSETS_TABLE, TOPICS_TABLE
 
     ours = (*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, TOPICS_TABLE, OFFSETS_TABLE, *INFORMATION_SCHEMA_TABLES)
-    return SystemTables([*ours, *JOB_TABLES, *extra])
+    return SystemTables([*ours, *JOB_TABLES, INDEXES_TABLE, *extra])

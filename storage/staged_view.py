@@ -299,9 +299,7 @@ class StagedView(StagedReads):
             seen.add(key)
 
     @staticmethod
-    def _duplicate(
-        index: Index | SecondaryIndex, values: tuple[object, ...], row: int, *, in_batch: bool
-    ) -> NoReturn:
+    def _duplicate(index: Index | SecondaryIndex, values: tuple[object, ...], row: int, *, in_batch: bool) -> NoReturn:
         name = index.name if isinstance(index, SecondaryIndex) else ""
         primary = index.index_id == 0
         raise DuplicateKey(index.names, values, row=row, in_batch=in_batch, primary=primary, index=name)
