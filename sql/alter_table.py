@@ -330,7 +330,8 @@ def _with_column(table: TableDef, changed: ColumnDef) -> TableDef:
 
 def _in_key(table: TableDef, column: ColumnDef) -> bool:
     return column.column_id in table.shown_key or any(
-        column.column_id in index.column_ids for index in (*table.uniques, *table.indexes)
+        column.column_id in ids
+        for ids in (*(u.column_ids for u in table.uniques), *(i.column_ids for i in table.indexes))
     )
 
 

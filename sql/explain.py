@@ -168,5 +168,5 @@ def _analyzed(plan: QueryPlan, view: ReadView, context: ExplainContext, runtime:
             rows = run_query(plan, Execution(view, context.identity, context.control, context.params), runtime).num_rows
         except SqlError as error:
             return [f"failed: {error.message}"]
-    fetched = [f"fetched: {one.entries} row(s) of {one.table} by index {one.index}" for one in observed]
+    fetched = [f"fetched: {one.entries} row(s) of {one.table} by index {one.used}" for one in observed]
     return [*fetched, f"rows: {rows}", f"time: {(time.perf_counter() - started) * 1000:.3f} ms"]

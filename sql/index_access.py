@@ -49,8 +49,8 @@ def indexed_columns(table: TableDef) -> dict[str, ColumnType]:
     """The columns that some index begins with or goes on with, and their types."""
     ids = {
         column_id
-        for index in (*table.uniques, *table.indexes)
-        for column_id in index.column_ids
+        for column_ids in (*(u.column_ids for u in table.uniques), *(i.column_ids for i in table.indexes))
+        for column_id in column_ids
         if table.by_id[column_id].type.kind is not Kind.FLOAT
     }
     return {column.name: column.type for column in table.columns if column.column_id in ids}
@@ -97,12 +97,12 @@ def _equality(
         if not isinstance(node, exp.Column):
             return None
         name = _key_column(node, use, siblings, alone=alone)
-        return (name, (Constant(None),)) if name in types else None  # type: ignore[return-value]
+        return None if name is None or name not in types else (name, (Constant(None),))
     elif isinstance(term, exp.EQ) and isinstance(_plain(term.expression), exp.Any):
         node = _plain(term.this)
         index = parameter_index(_plain(term.expression).this)
         name = _key_column(node, use, siblings, alone=alone) if isinstance(node, exp.Column) else None
-        if index is None or name not in types or parameters.get(index) != (types[name], True):
+        if index is None or name is None or name not in types or parameters.get(index) != (types[name], True):
             return None
         return name, (ListRef(index),)
     elif isinstance(term, exp.EQ):

@@ -35,6 +35,7 @@ def index_order(tree: exp.Select, use: TableUse, parameters: Parameters) -> Inde
     names, descending = wanted
     where = tree.args.get("where")
     terms = column_terms(where.this if where else None, use, [use], parameters, alone=True)
+    best: IndexOrder | None = None
     for index in table.indexes:
         columns = [table.by_id[column_id].name for column_id in index.column_ids]
         pinned = 0
@@ -50,8 +51,9 @@ def index_order(tree: exp.Select, use: TableUse, parameters: Parameters) -> Inde
             index.index_id, index.name, tuple(columns), equal, terms.low.get(names[0]), terms.high.get(names[0]),
             marked=True, unique=index.unique,
         )  # fmt: skip
-        return IndexOrder(access, tuple(names), descending)
-    return None
+        if best is None or pinned > len(best.access.equal):
+            best = IndexOrder(access, tuple(names), descending)
+    return best
 
 
 def _wanted(tree: exp.Select, items: Sequence[exp.Expr], use: TableUse) -> tuple[list[str], bool] | None:

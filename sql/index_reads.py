@@ -30,7 +30,7 @@ class Observed(NamedTuple):
     """What a read by an index did, for EXPLAIN ANALYZE."""
 
     table: str
-    index: str
+    used: str
     entries: int
 
 

@@ -50,7 +50,7 @@ class PartitionCheck:
         self.next_seq = next_seq
         self.problems: list[Problem] = []
         self.finished = [index for index in self.layout.secondary if index.ready]
-        ids = [index.index_id for index in (*self.layout.indexes, *self.finished)]
+        ids = [*(i.index_id for i in self.layout.indexes), *(i.index_id for i in self.finished)]
         self.expected_keys = dict.fromkeys(ids, 0)
 
     def run(self) -> Walked:

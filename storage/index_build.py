@@ -85,7 +85,8 @@ def build_index(
             state = part.state
         progress(percent)
         if not more:
-            return state.rows if engine.commit_sync(lambda wtxn: _finish(wtxn, state)) else None
+            finished = engine.commit_sync(lambda wtxn: _finish(wtxn, table_id, index_id))
+            return state.rows if finished else None
 
 
 def drop_index(wtxn: WriteTransaction, table: TableDef, index_id: int) -> TableDef:
@@ -186,23 +187,23 @@ def _put(wtxn: WriteTransaction, part: _Slice) -> bool:
 
 
 def _duplicate(wtxn: WriteTransaction, piece: _Piece, table: TableDef, seq: int) -> DuplicateKey:
-    index = piece.entries.index
+    index = piece.entries.of
     prefix = row_key_prefix(table.table_id, piece.partition)
     values = wtxn.reader.row(layout_of(table), prefix, seq, index.names, StorageCorrupt)
     return DuplicateKey(index.names, values, row=0, in_batch=False, primary=False, index=index.name)
 
 
-def _finish(wtxn: WriteTransaction, state: BuildState) -> bool:
-    found = _present(wtxn.catalog.table_by_id(state.table_id), state.index_id)
+def _finish(wtxn: WriteTransaction, table_id: int, index_id: int) -> bool:
+    found = _present(wtxn.catalog.table_by_id(table_id), index_id)
     if found is None:
         return False
     table = found[0]
     ready = tuple(
-        msgspec.structs.replace(index, state=IndexState.READY) if index.index_id == state.index_id else index
+        msgspec.structs.replace(index, state=IndexState.READY) if index.index_id == index_id else index
         for index in table.indexes
     )
     wtxn.put_table(msgspec.structs.replace(table, indexes=ready))
-    wtxn.delete_object(INDEX_BUILD, index_object(state.table_id, state.index_id))
+    wtxn.delete_object(INDEX_BUILD, index_object(table_id, index_id))
     return True
 
 

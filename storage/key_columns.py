@@ -87,7 +87,7 @@ def encode_marked_columns(types: Sequence[ColumnType], arrays: Sequence[pa.Array
 def _marked_column(column_type: ColumnType, array: pa.Array) -> list[Any]:
     """The pieces that stand for one column in each key."""
     if array.null_count == len(array):
-        return [_NULL_MARK]
+        return [pa.repeat(_NULL_MARK, len(array))]
     values = array.drop_null() if array.null_count else array
     if column_type.kind in _VARIABLE:
         pieces = [_NOT_NULL_MARK, _escaped(values), _TERMINATOR]

@@ -1,7 +1,8 @@
 """Changing one row by its primary key inside a work, as row tuples: the hot path of keyed writes.
 
 The general way (`StagedView.fetch`, `replace`, `delete`) works on Arrow tables of any number of rows. These functions
-do the same for one row of a table with a primary key and nothing else that refuses duplicates, without an Arrow array in between.
+do the same for one row of a table with a primary key and nothing else that refuses duplicates, without an Arrow array
+in between.
 """
 
 from __future__ import annotations

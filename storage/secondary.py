@@ -26,7 +26,7 @@ from storage.staging import Row, StagedPartition
 class EntryKeys(NamedTuple):
     """The keys of rows in one index, without `_seq`; which rows hold theirs bare (unique, no NULL), which do not."""
 
-    index: SecondaryIndex
+    of: SecondaryIndex
     bases: list[bytes]
     bare: Sequence[int]
     suffixed: Sequence[int]

@@ -252,10 +252,10 @@ class StagedView(StagedReads):
             keys = entries.bare_keys
             if not keys:
                 continue
-            self._check_distinct(entries.index, keys, entries.bare, arrays)
+            self._check_distinct(entries.of, keys, entries.bare, arrays)
             for place, seq in zip(entries.bare, self.find_full(keys), strict=True):
                 if seq is not None and seq not in replaced:
-                    self._duplicate(entries.index, key_values(entries.index, arrays, place), place, in_batch=False)
+                    self._duplicate(entries.of, key_values(entries.of, arrays, place), place, in_batch=False)
         return found
 
     def _held_entries(

@@ -253,7 +253,7 @@ class WriteTransaction(StagedView):
     def move_entries(
         self, layout: TableLayout, staged: StagedPartition, old: Row, old_seq: int, row: Row | None, seq: int
     ) -> None:
-        """Stage the entries of a new row version in the secondary indexes, none of them unique, and the old one's end."""
+        """Stage the entries of a new row version in the secondary indexes (none is unique), and the end of the old ones."""
         suffix, old_suffix = seq.to_bytes(8, "big"), old_seq.to_bytes(8, "big")
         ended = [key + old_suffix for key, _ in row_entries(layout.secondary, staged, old)]
         self._claim(ended, [0] * len(ended))
@@ -289,7 +289,7 @@ class WriteTransaction(StagedView):
             keys, places = entries.claims(seqs)[0], [*entries.suffixed, *entries.bare]
             if not self.flusher.claim_new(self.txn, self._keys_db, keys, places, first):
                 self.failed = True
-                self._explain_duplicate(entries.index, entries.bare_keys, entries.bare, arrays, first)
+                self._explain_duplicate(entries.of, entries.bare_keys, entries.bare, arrays, first)
         self._stage_rows(layout, staged, arrays, rows.num_rows, None)
         self.flush(last=False)
         return first, first + rows.num_rows - 1

@@ -1,8 +1,8 @@
 """CREATE INDEX and DROP INDEX: the definition, who may, and how the index is built.
 
-A table of up to BUILT_AT_ONCE rows is built by the statement itself. For a larger one a job does it; the statement waits
-for it within its own time limit and then answers with the job's name. Either way the definition is committed first, and
-writes keep the index from then on (`storage.index_build`).
+A table of up to BUILT_AT_ONCE rows is built by the statement itself. For a larger one a job does it; the statement
+waits for it within its own time limit and then answers with the job's name. Either way the definition is committed
+first, and writes keep the index from then on (`storage.index_build`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ANSWER_SECONDS: Final = 1.0
 
 class _Defined(NamedTuple):
     table: TableDef
-    index: IndexDef | None
+    added: IndexDef | None
     """None when an index of that name was there."""
 
 

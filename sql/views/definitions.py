@@ -30,8 +30,8 @@ from sql.table_name import TableName
 from sql.view_statements import CreateView, DropView, ViewDefinition
 from sql.views.errors import missing_view
 from sql.views.expansion import MAX_TEXT, view_query
-from sql.views.reading import views_over
 from sql.views.stars import fix_stars
+from sql.views.reading import views_over
 from sql.writing import DefinitionWriter, StatementContext, time_of
 from storage.catalog import TableDef
 from storage.view_definitions import ViewColumn, ViewDef
@@ -103,7 +103,9 @@ def refresh_views(table: TableDef, txn: DefinitionWriter, binding: BindContext) 
             columns = _columns_of(whole, view)
         except SqlError:
             continue  # it says itself what is missing when it is used
-        changed = tuple(ViewColumn(old.name, new.type) for old, new in zip(view.columns, columns, strict=True))
+        changed = tuple(
+            ViewColumn(old.name, new.type) for old, new in zip(view.columns, columns, strict=True)
+        )
         if changed != view.columns:
             txn.put_view(msgspec.structs.replace(view, columns=changed, updated_at=time_of(txn)))
 
