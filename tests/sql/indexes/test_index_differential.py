@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,7 +83,9 @@ def queries(draw: st.DrawFn) -> tuple[str, bool]:
     if form == 0:
         return f"SELECT COUNT(*) FROM {{t}} WHERE {where}", True
     if form == 1:
-        return f"SELECT x.id, y.id FROM {{t}} AS x JOIN {{t}} AS y ON x.a = y.a WHERE x.{draw(terms())}", False
+        term = re.sub(r"\b(id|[abdtf]) (?=[=<>IB])", r"x.\1 ", draw(terms()))
+        join = draw(st.sampled_from(["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]))
+        return f"SELECT x.id, y.id FROM {{t}} AS x {join} {{t}} AS y ON x.a = y.id WHERE {term}", False
     if form == 2:
         index = [name.strip() for name in draw(st.sampled_from(INDEXES)).strip("()").split(",")]
         columns = index[draw(st.integers(0, len(index) - 1)) :]
