@@ -28,6 +28,10 @@ class ActiveRequests:
     def __len__(self) -> int:
         return len(self._running)
 
+    def running(self) -> list[Exchange]:
+        """The requests that run. Any thread."""
+        return list(self._running)
+
     def enter(self, exchange: Exchange, receive: Receive) -> None:
         """Note that the request runs, in the current task; its body must have been read to the end."""
         task = asyncio.current_task()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,30 +13,40 @@ import msgspec
 from starlette.types import ASGIApp
 
 from server.account_watch import AccountWatch
+from server.active import ActiveRequests
 from server.app import create_app
 from server.auth import service
 from server.auth.bootstrap import bootstrap
 from server.auth.routes import routes as auth_routes
 from server.auth.secret import load_or_create_secret
 from server.config import Config, settings_of
+from server.dba_sampler import DbaSampler, create_dba_tables
+from server.exchange import client_of_current, current_request_id
+from server.figures import AccountCount, node_figures, numbers_of, texts_of
 from server.live.events import routes as event_routes
 from server.live.limits import UserSubscriptions
 from server.live.service import LiveService, session_options
 from server.live.upgrade import Upgrades
 from server.live.urls import WS_PATH, WebSocketUrls
+from server.log_ring import LogRing
 from server.middleware.client_address import ClientAddresses
 from server.middleware.rate_limit import RateLimits
+from server.process_figures import ProcessFigures
 from server.routes.metrics import MetricsRoute
+from server.session_list import session_rows
 from server.state import AppState
-from server.version import version
+from sql.audit_log import AuditSettings
 from sql.database import Database
 from sql.duck import DuckOptions, bound_process_memory
 from sql.jobs.settings import JobSettings
 from sql.limits import SqlLimits
 from sql.live.settings import LiveSettings
 from sql.rendering import BigintMode
+from sql.system_rows import ServerFacts
 from sql.topics.settings import TopicSettings
+from sql.user_cleanup import UserCleanupSettings
 from sql.users import PasswordSettings
+from sql.vectors.settings import VectorSettings
 from storage.blobs import open_blobs
 from storage.engine import StorageEngine
 from storage.file_store import FileStore
@@ -129,6 +140,11 @@ def topic_settings(config: Config) -> TopicSettings:
     )
 
 
+def vector_settings(config: Config, folder: Path) -> VectorSettings:
+    """Return what the configuration means for vector indexes; their files lie in `folder`."""
+    return VectorSettings(folder, config.vectors.memory_bytes, config.vectors.min_rows)
+
+
 def job_settings(config: Config) -> JobSettings:
     """Return what the configuration means for jobs."""
     jobs = config.jobs
@@ -144,15 +160,6 @@ def job_settings(config: Config) -> JobSettings:
     )
 
 
-def stats_of(engine: StorageEngine, started: float) -> dict[str, str]:
-    """Return the figures of `system.stats`; `started` is the clock's reading at the start."""
-    uptime = SYSTEM_CLOCK.monotonic() - started
-    figures = {"server_uptime_seconds": f"{uptime:.0f}", "server_version": version()}
-    tables = sum(1 for _ in engine.catalog.tables())
-    figures |= {"total_namespaces": str(sum(1 for _ in engine.catalog.namespaces())), "total_tables": str(tables)}
-    return figures | {f"storage_{name}": str(value) for name, value in msgspec.structs.asdict(engine.stats()).items()}
-
-
 def open_files(config: Config, engine: StorageEngine, folder: Path) -> FileStore:
     """Open the place for files that the configuration names. Raises BlobError."""
     return FileStore(
@@ -161,15 +168,19 @@ def open_files(config: Config, engine: StorageEngine, folder: Path) -> FileStore
 
 
 @asynccontextmanager
-async def assemble(config: Config, engine: StorageEngine, folder: Path) -> AsyncIterator[Assembly]:
-    """Make everything above the engine; on the way out it is closed, the engine stays open."""
-    started = SYSTEM_CLOCK.monotonic()
+async def assemble(config: Config, engine: StorageEngine, folder: Path, address: str = "") -> AsyncIterator[Assembly]:
+    """Make everything above the engine; on the way out it is closed, the engine stays open.
+
+    `address` is where the server listens, if that is known.
+    """
+    process = ProcessFigures(SYSTEM_CLOCK.monotonic)
     if config.duckdb.process_memory_bytes:
         bound_process_memory(config.duckdb.process_memory_bytes)
     secret = load_or_create_secret(folder, config.auth.jwt_secret or None)
     limits = RateLimits(config.rate_limit, SYSTEM_CLOCK)
     options = service.options_of(config)
     needs_setup = await bootstrap(engine, options, config.auth.root_password or None)
+    await create_dba_tables(engine)
     context = service.build(options, engine, secret, limits, SYSTEM_CLOCK)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(context.close)
@@ -180,11 +191,29 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
         def last_heard(connection_id: str) -> int | None:
             return live.last_heard_us(connection_id)
 
-        def figures() -> dict[str, str]:
+        def numbers() -> dict[str, float]:
             counts = {"active_connections": limits.open, "active_connections_peak": limits.open_peak, **live.figures()}
             counts |= {f"files_{name}": value for name, value in msgspec.structs.asdict(files.stats()).items()}
-            return stats_of(engine, started) | {name: str(value) for name, value in counts.items()}
+            counts |= {"token_cache_size": len(context.cache)}
+            return {**numbers_of(engine, process, config, accounts), **counts}
 
+        def all_numbers() -> dict[str, float]:
+            return {**numbers(), **database.figures()}
+
+        def figures() -> dict[str, str]:
+            return texts_of(process) | {name: str(value) for name, value in numbers().items()}
+
+        accounts = AccountCount(engine)
+        active = ActiveRequests()
+        ring = LogRing(config.logging.memory_lines)
+        logging.getLogger().addHandler(ring)
+        stack.callback(logging.getLogger().removeHandler, ring)
+        facts = ServerFacts(
+            sessions=lambda: session_rows(active.running(), live.members(), SYSTEM_CLOCK, live.time()),
+            logs=ring.lines,
+            node=lambda: node_figures(engine, process, address or f"{config.server.host}:{config.server.port}"),
+            request_id=current_request_id,
+        )
         files = open_files(config, engine, folder)
         stack.callback(files.close)
         database = Database(
@@ -202,6 +231,11 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             ws_url=urls.of_current,
             last_heard=last_heard,
             files=files,
+            audit=AuditSettings(config.audit.retention_days),
+            user_cleanup=UserCleanupSettings(config.user_management.deletion_grace_period_days),
+            client_ip=client_of_current,
+            vectors=vector_settings(config, folder / "vectors"),
+            facts=facts,
         )
         stack.callback(database.close)
         upgrades = Upgrades(config.security, context.cookies)
@@ -220,7 +254,23 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
         database.start()
         files.start()
         stack.push_async_callback(live.close)
-        watch.on_change = live.accounts_changed
+
+        def accounts_changed(objects: Sequence[tuple[str, str]]) -> None:
+            accounts.changed(objects)
+            live.accounts_changed(objects)
+
+        watch.on_change = accounts_changed
+        if config.retention.enable_dba_stats:
+            retention = config.retention
+            sampler = DbaSampler(
+                engine,
+                all_numbers,
+                SYSTEM_CLOCK,
+                interval=retention.dba_stats_interval_seconds,
+                days=retention.dba_stats_retention_days,
+            )
+            sampler.start()
+            stack.push_async_callback(sampler.close)
         state = AppState(
             config=config,
             engine=engine,
@@ -229,10 +279,11 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path) -> Async
             limits=limits,
             clock=SYSTEM_CLOCK,
             data_path=folder,
+            process=process,
         )
-        metrics = MetricsRoute(lambda: {**figures(), **database.figures()}, context.authenticator, database.topics.lags)
+        metrics = MetricsRoute(all_numbers, context.authenticator, database.topics.lags)
         more = [*auth_routes(context), *event_routes(live, upgrades, limits), metrics.route()]
-        app = create_app(state, more, websocket_routes={WS_PATH: live})
+        app = create_app(state, more, active=active, websocket_routes={WS_PATH: live})
 
         def stop_waiting() -> None:
             live.stop()

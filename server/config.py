@@ -11,6 +11,7 @@ wire format we keep, where it has them.
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -57,6 +58,9 @@ class RetentionSection(msgspec.Struct, frozen=True):
     interval_seconds: Annotated[
         float, Meta(gt=0, le=3600, description="Time between rounds that trim the log and topics and give space back")
     ] = 10.0
+    enable_dba_stats: Annotated[bool, Meta(description="Whether figures of the server are kept in dba.stats")] = True
+    dba_stats_interval_seconds: Annotated[float, Meta(ge=1, description="Time between two samples in dba.stats")] = 30.0
+    dba_stats_retention_days: Annotated[int, Meta(ge=1, description="How long samples stay in dba.stats")] = 7
 
 
 class StreamSection(msgspec.Struct, frozen=True):
@@ -127,6 +131,9 @@ class LoggingSection(msgspec.Struct, frozen=True):
     slow_query_threshold_ms: Annotated[
         float, Meta(ge=0, description="SQL requests that take longer are logged as warnings, literals masked; 0: none")
     ] = 1200.0
+    memory_lines: Annotated[
+        int, Meta(ge=0, le=100_000, description="Latest lines that system.server_logs shows, kept in memory; 0: none")
+    ] = 1000
 
 
 class PerformanceSection(msgspec.Struct, frozen=True):
@@ -216,6 +223,20 @@ class AuthSection(msgspec.Struct, frozen=True):
             raise ValueError("key 'jwt_secret' must have at least 32 characters, or be empty")
         if self.max_password_length < self.min_password_length:
             raise ValueError("key 'max_password_length' is smaller than 'min_password_length'")
+
+
+class AuditSection(msgspec.Struct, frozen=True):
+    """The log of who did what (`system.audit_log`)."""
+
+    retention_days: Annotated[int, Meta(ge=0, le=36_500, description="How long entries are kept; 0: for ever")] = 90
+
+
+class UserManagementSection(msgspec.Struct, frozen=True):
+    """What becomes of dropped accounts."""
+
+    deletion_grace_period_days: Annotated[
+        float, Meta(ge=-1, le=36_500, description="Days until the rows of a dropped account are deleted; -1: never")
+    ] = 30.0
 
 
 class CorsSection(msgspec.Struct, frozen=True):
@@ -429,6 +450,21 @@ class CompatSection(msgspec.Struct, frozen=True):
     ] = True
 
 
+class VectorsSection(msgspec.Struct, frozen=True):
+    """Vector indexes on EMBEDDING columns."""
+
+    memory_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Memory of all indexes: the least recently used are unloaded, larger ones searched exactly",
+        ),
+    ] = GIB
+    min_rows: Annotated[
+        int, Meta(ge=1, description="Rows of a table, or of one user in a USER table, below which search is exact")
+    ] = 5_000
+
+
 class Config(msgspec.Struct, frozen=True):
     """The whole configuration."""
 
@@ -442,6 +478,8 @@ class Config(msgspec.Struct, frozen=True):
     performance: PerformanceSection = msgspec.field(default_factory=PerformanceSection)
     rate_limit: RateLimitSection = msgspec.field(default_factory=RateLimitSection)
     auth: AuthSection = msgspec.field(default_factory=AuthSection)
+    audit: AuditSection = msgspec.field(default_factory=AuditSection)
+    user_management: UserManagementSection = msgspec.field(default_factory=UserManagementSection)
     security: SecuritySection = msgspec.field(default_factory=SecuritySection)
     websocket: WebsocketSection = msgspec.field(default_factory=WebsocketSection)
     live: LiveSection = msgspec.field(default_factory=LiveSection)
@@ -449,6 +487,7 @@ class Config(msgspec.Struct, frozen=True):
     jobs: JobsSection = msgspec.field(default_factory=JobsSection)
     execution: ExecutionSection = msgspec.field(default_factory=ExecutionSection)
     duckdb: DuckdbSection = msgspec.field(default_factory=DuckdbSection)
+    vectors: VectorsSection = msgspec.field(default_factory=VectorsSection)
     wire: WireSection = msgspec.field(default_factory=WireSection)
     compat: CompatSection = msgspec.field(default_factory=CompatSection)
 
@@ -491,18 +530,30 @@ def keys(section: str) -> list[Key]:
 
 SECRETS = frozenset({"root_password", "jwt_secret"})
 """Keys whose values nobody is shown."""
+MASKED = "***"
+_URI_SECRET = re.compile(
+    r"(?<=://)[^/?#@\s]*(?=@)|(?<=[?&])(?P<name>\w*(?:key|secret|token|password)\w*)=[^&#\s]*", re.IGNORECASE
+)
+"""Credentials that a URI may carry: before the host, and as parameters."""
 
 
 def settings_of(config: Config) -> list[tuple[str, str, str, str]]:
-    """List every setting in effect for `system.settings`: name, value, meaning, section. Secrets are left out."""
+    """List every setting in effect for `system.settings`: name, value, meaning, section. Secrets are masked."""
     rows = []
     for section in sections():
         struct: object = config
         for part in section.split("."):
             struct = getattr(struct, part)
-        for key in keys(section):
-            if key.name not in SECRETS:
-                value = getattr(struct, key.name)
-                text = ", ".join(value) if isinstance(value, tuple) else str(value)
-                rows.append((f"{section}.{key.name}", text, key.meaning, section))
+        rows += [
+            (f"{section}.{key.name}", _shown(key.name, getattr(struct, key.name)), key.meaning, section)
+            for key in keys(section)
+        ]
     return rows
+
+
+def _shown(name: str, value: object) -> str:
+    """A value as text, without what is secret in it; that a secret is not set shows."""
+    if name in SECRETS:
+        return MASKED if value else ""
+    text = ", ".join(value) if isinstance(value, tuple) else str(value)
+    return _URI_SECRET.sub(lambda found: f"{found['name']}={MASKED}" if found["name"] else MASKED, text)

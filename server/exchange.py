@@ -22,6 +22,12 @@ CONNECTION = "headrace.connection"
 current_exchange: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
 
 
+def current_request_id() -> str:
+    """The id of the request that is being answered; empty outside of one."""
+    exchange = current_exchange.get()
+    return "" if exchange is None else exchange.request_id
+
+
 class Exchange:
     """A request under way: who asks, under which id, since when, and what was answered so far.
 
@@ -84,6 +90,12 @@ class Exchange:
             return
         await self._send({"type": "http.response.start", "status": status, "headers": everything})
         await self._send({"type": "http.response.body", "body": b"" if self.scope["method"] == "HEAD" else body})
+
+
+def client_of_current() -> str:
+    """The address of the client whose request is being answered; empty outside of one."""
+    exchange = current_exchange.get()
+    return "" if exchange is None else exchange.client
 
 
 def exchange_of(scope: Scope) -> Exchange:

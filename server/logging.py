@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import re
 import sys
 
 import msgspec
 
 from server.config import LoggingSection
 from server.exchange import Exchange, current_exchange
+from sql.masking import mask_literals
 
 _log = logging.getLogger("headrace.request")
 
-_LITERALS = re.compile(
-    r"""--[^\n]*|/\*.*?(?:\*/|\Z)|"(?:[^"]|"")*(?:"|\Z)|`[^`]*(?:`|\Z)"""
-    r"""|(?P<string>(?<!\w)[eE]'(?:[^'\\]|''|\\.)*(?:'|\Z)|'(?:[^']|'')*(?:'|\Z)|\$(?P<tag>[A-Za-z_]*)\$.*?(?:\$(?P=tag)\$|\Z))""",
-    re.DOTALL,
-)
 _MAX_SQL = 2000
 
 
@@ -80,11 +75,6 @@ def log_slow_sql(sql: str, exchange: Exchange) -> None:
     _log.warning("slow SQL request", extra={"fields": fields})
 
 
-def mask_literals(sql: str) -> str:
-    """Replace every string literal of an SQL text by '***'."""
-    return _LITERALS.sub(lambda match: "'***'" if match["string"] is not None else match[0], sql)
-
-
 class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
@@ -111,15 +101,26 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Write the same as JSON does, in the order in which one reads."""
         parts = [_time(record), f"{record.levelname:<7}", _escape(record.getMessage())]
-        for name, value in getattr(record, "fields", {}).items():
-            if name not in {"method", "path", "status"} and value is not None:
-                parts.append(f"{name}={_escape(str(value))}")
+        parts += _fields(record)
         exchange = current_exchange.get()
         if exchange is not None:
             parts.append(f"request={exchange.request_id}")
         if record.exc_info:
             parts.append("\n" + self.formatException(record.exc_info))
         return " ".join(parts)
+
+
+def fields_text(record: logging.LogRecord) -> str:
+    """The further fields of a record as the text log writes them behind the message, a space before each."""
+    return "".join(f" {field}" for field in _fields(record))
+
+
+def _fields(record: logging.LogRecord) -> list[str]:
+    return [
+        f"{name}={_escape(str(value))}"
+        for name, value in getattr(record, "fields", {}).items()
+        if name not in {"method", "path", "status"} and value is not None
+    ]
 
 
 def _time(record: logging.LogRecord) -> str:

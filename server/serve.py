@@ -77,7 +77,7 @@ async def _run(config: Config, engine: StorageEngine, folder: Path, listener: so
     from server.assembly import assemble
 
     _use_threads(config.performance.worker_max_blocking_threads)
-    async with assemble(config, engine, folder) as assembly:
+    async with assemble(config, engine, folder, url_of(listener).removeprefix("http://")) as assembly:
 
         def tell() -> None:
             setup = " · needs set-up: POST /v1/api/auth/setup" if assembly.needs_setup else ""

@@ -6,11 +6,12 @@ The real things are put together in `server/assembly.py`; tests put fakes in the
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from server.exchange import Exchange
+from server.process_figures import ProcessFigures
 from sql.identity import Identity
 from sql.results import ResultColumn, StatementResult
 from sql.topics.messages import Batch, ConsumeRequest
@@ -140,3 +141,4 @@ class AppState:
     limits: RateLimits
     clock: Clock
     data_path: Path
+    process: ProcessFigures = field(default_factory=ProcessFigures)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from sql.checks import CompiledCheck, check_rows, columns_of_check, compile_checks, rename_in_check, validate_check
-from sql.create_table import MAX_COLUMNS, column_definition, named_checks
+from sql.create_table import MAX_COLUMNS, column_definition, named_checks, refuse_file
 from sql.defaults import Default, compile_default, constant_array, stored_default
 from sql.errors import ExecutionError, PermissionDenied, Unsupported
 from sql.identity import Identity, Role, may_write_shared
@@ -130,6 +130,7 @@ def _add_column(operation: AddColumn, table: TableDef, run: Run, evaluation: Eva
         raise Unsupported("ADD COLUMN cannot add a PRIMARY KEY or UNIQUE column; create a new table instead")
     if len(table.columns) >= MAX_COLUMNS:
         raise ExecutionError(f"Invalid operation: a table has at most {MAX_COLUMNS:,} columns")
+    refuse_file(table, spec.name, spec.type)
     column = column_definition(spec, table.next_column_id)
     value: object = None
     populated = has_rows(table, run.txn)
@@ -188,7 +189,8 @@ def _drop_column(operation: DropColumn, table: TableDef, txn: RowWriter) -> _Cha
     if len(table.columns) == 1:
         raise ExecutionError(f"Invalid operation: Column '{column.name}' is the only column of {table.full_name}")
     left = tuple(other for other in table.columns if other is not column)
-    return _Change(description, msgspec.structs.replace(table, columns=left))
+    indexes = tuple(index for index in table.vector_indexes if index.column_id != column.column_id)
+    return _Change(description, msgspec.structs.replace(table, columns=left, vector_indexes=indexes))
 
 
 def _modify_column(operation: ModifyColumn, table: TableDef, txn: RowWriter) -> _Change:
@@ -196,6 +198,7 @@ def _modify_column(operation: ModifyColumn, table: TableDef, txn: RowWriter) -> 
     nullability = {None: "", True: " NOT NULL", False: " NULL"}[operation.not_null]
     description = f"MODIFY COLUMN {column.name} {operation.type}{nullability}"
     changed = column
+    refuse_file(table, column.name, operation.type)
     if operation.type != column.type:
         changed = _with_type(table, column, operation, txn)
     if operation.not_null is not None and operation.not_null == column.nullable:
@@ -211,6 +214,10 @@ def _modify_column(operation: ModifyColumn, table: TableDef, txn: RowWriter) -> 
 def _with_type(table: TableDef, column: ColumnDef, operation: ModifyColumn, txn: RowWriter) -> ColumnDef:
     """The column with its new type."""
     new = operation.type
+    if table.vector_index(column.name) is not None:
+        raise ExecutionError(
+            f"Invalid operation: Column '{column.name}' has a vector index; drop that before its type is changed"
+        )
     in_key = _in_key(table, column)
     if in_key and not (is_widening(column.type, new) and keeps_keys(column.type, new)):
         raise ExecutionError(
@@ -261,6 +268,8 @@ def _check_nullability(table: TableDef, column: ColumnDef, not_null: bool, txn: 
 
 def _set_default(operation: SetDefault, table: TableDef) -> _Change:
     column = _column(table, operation.name)
+    if column.always_generated:
+        raise ExecutionError(f"Invalid operation: Column '{column.name}' is GENERATED ALWAYS AS IDENTITY")
     if operation.default is None:
         text = None
         description = f"DROP DEFAULT on column {column.name}"

@@ -103,6 +103,12 @@ def plan_assignments(
         if not isinstance(item, exp.EQ) or not isinstance(item.this, exp.Column):
             raise located(InvalidSql, "SET takes column = expression", item)
         column = _target(item.this, table)
+        if column.always_generated and not is_default_keyword(item.expression):
+            raise located(
+                ExecutionError,
+                f"Constraint violation: column '{column.name}' is GENERATED ALWAYS AS IDENTITY; SET takes DEFAULT only",
+                item,
+            )
         if column in targets:
             raise located(InvalidSql, f"SET assigns column '{column.name}' twice", item)
         targets.append(column)

@@ -39,6 +39,7 @@ from sql.pushdown import key_access, key_terms
 from sql.rewrite import PRIVATE_FUNCTIONS, HiddenParameters, function_name, point_at_scans
 from sql.scope import TableUse, hide_from_stars, position, renames_columns
 from sql.syntax import copied
+from sql.vectors.functions import embedding_parameters
 from storage.types import BIGINT, BOOLEAN, DOUBLE, JSON, TEXT, TIMESTAMP, ColumnType
 
 _KIND_TYPES: dict[JsonKind, ColumnType] = {
@@ -74,6 +75,7 @@ def plan_for_duckdb(
     engine = _Engine(tree, scans)
     types: ParameterTypes = {index: (HIDDEN_TYPES[source], False) for source, index in hidden.indexes.items()}
     types |= _any_lists(tree, uses)
+    types |= embedding_parameters(tree)
     with pool.planning({scan.name: empty_scan(scan) for scan in scans}) as session:
         signature, kinds_matter, called = engine.sign(session, types, kinds)
         text, positions = engine.final(signature)

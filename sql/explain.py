@@ -19,10 +19,12 @@ from sql.identity import Identity
 from sql.index_explain import describe_indexes, describe_order, operand_text, sign
 from sql.index_reads import observing
 from sql.plan import SEQ, KeyAccess, Path, QueryPlan, Scan, Source
+from sql.pushdown import seek_columns
 from sql.query import Execution, QueryRuntime, run_query
 from sql.results import ResultColumn, StatementResult
 from sql.rights import partition_of
 from sql.statements import Delete, Insert, Query, Statement, Update
+from sql.vectors.explanation import describe_vectors
 from sql.workers import Control
 from storage.types import TEXT
 from storage.views import ReadView
@@ -73,6 +75,7 @@ def explain(
         case Query():
             plan = bind_query(statement.ast, binding)
             lines = list(describe_plan(plan, context.identity))
+            lines += describe_vectors(plan, view, context.identity, services.runtime.vectors)
             if analyze:
                 lines += _analyzed(plan, view, context, services.runtime)
         case Insert() | Update() | Delete():
@@ -100,8 +103,9 @@ def describe_plan(plan: QueryPlan, identity: Identity) -> Iterator[str]:
     for scan in plan.scans:
         yield f"scan: {_scan(scan, identity)}"
         yield f"  columns: {', '.join(scan.columns)}"
-        if scan.key is not None and scan.table is not None:
-            names = [column.name for column in scan.table.key_columns]
+        target = scan.table if scan.table is not None else scan.system
+        if scan.key is not None and target is not None:
+            names = [column.name for column in seek_columns(target)]
             whole = len(scan.key.prefix) == len(names)
             yield f"  {'key' if whole else 'key range'}: {_access(scan.key, names)}"
         yield from (f"  {line}" for line in describe_indexes(scan))
@@ -126,6 +130,8 @@ def _path(plan: QueryPlan) -> str:
 
 def _scan(scan: Scan, identity: Identity) -> str:
     alias = f" as {scan.alias}" if scan.alias != scan.full_name.rpartition(".")[2] else ""
+    if scan.search is not None:
+        return f"vector_search of {scan.search.table.full_name}.{scan.search.column}{alias}"
     if scan.system is not None:
         return f"{scan.full_name}{alias} (computed)"
     if scan.table is not None and scan.own_partition:

@@ -297,6 +297,7 @@ def hot_upsert(plan: InsertPlan) -> HotUpsert | None:
         or plan.values.computed
         or plan.returning is not None
         or plan.checks
+        or any(column.always_generated for column in plan.targets)
         or conflict.where is not None
         or not takes_row_writes(plan.table)
         or [index.index_id for index in conflict.indexes] != [0]

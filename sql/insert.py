@@ -15,9 +15,9 @@ from sql.assignments import differs
 from sql.checks import CompiledCheck, check_rows, compile_checks
 from sql.conflict import ConflictPlan, excluded_name, plan_conflict, split_rows
 from sql.defaults import default_array
-from sql.errors import InvalidSql
+from sql.errors import ExecutionError, InvalidSql
 from sql.identity import Identity
-from sql.insert_values import ValueRows, plan_values
+from sql.insert_values import GeneratedCell, ValueRows, plan_values
 from sql.plan import QueryPlan
 from sql.results import ResultColumn, StatementResult
 from sql.returning import Returning, plan_returning, written
@@ -197,6 +197,7 @@ def plan_insert(ast: exp.Insert, binding: Binding) -> InsertPlan:
         values = plan_values(source.expressions, targets)
     elif not default_values:
         query = _plan_query(ast, source, targets, binding)
+    _refuse_generated(target, targets, values)
     conflict = ast.args.get("conflict")
     return InsertPlan(
         table=table, targets=targets, values=values,
@@ -223,6 +224,23 @@ def targets_of(target: exp.Expr, table: TableDef) -> tuple[ColumnDef, ...]:
             raise located(InvalidSql, f"INSERT names column '{column.name}' twice", identifier)
         chosen.append(column)
     return tuple(chosen)
+
+
+def _refuse_generated(target: exp.Expr, targets: Sequence[ColumnDef], values: ValueRows | None) -> None:
+    """Raise ExecutionError when a GENERATED ALWAYS column is given anything but DEFAULT."""
+    for place, column in enumerate(targets):
+        if column.always_generated and (
+            values is None or not all(isinstance(cell, GeneratedCell) for cell in values.columns[place].cells)
+        ):
+            raise located(ExecutionError, generated_always(column), target)
+
+
+def generated_always(column: ColumnDef) -> str:
+    """What is wrong with a value for a column that takes none."""
+    return (
+        f"Constraint violation: column '{column.name}' is GENERATED ALWAYS AS IDENTITY and takes no value; leave it "
+        "out or write DEFAULT"
+    )
 
 
 def _plan_query(ast: exp.Insert, source: exp.Expr | None, targets: Sequence[ColumnDef], binding: Binding) -> QueryPlan:

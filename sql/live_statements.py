@@ -18,6 +18,7 @@ from sql.errors import ExecutionError, InvalidSql, SqlError, Unsupported
 from sql.identity import Identity
 from sql.results import ResultColumn, StatementResult
 from sql.statements import KillLiveQuery, SubscribeTo
+from sql.system_rows import NODE_ID
 from sql.system_tables import SYSTEM, Rows, SystemColumn, SystemContext, SystemTable
 from storage.types import BIGINT, TEXT, TIMESTAMP
 from storage.views import ReadView
@@ -31,7 +32,6 @@ _MESSAGE = "WebSocket subscription created. Connect to ws_url to receive updates
 _COLUMNS = tuple(ResultColumn(name, TEXT, ("nn",)) for name in ("status", "ws_url", "subscription", "message"))
 _PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _OPTIONS = {"last_rows": "last_rows", "batch_size": "batch_size", "from": "from", "from_seq_id": "from"}
-_NODE = 1
 
 
 class LiveQueries(Protocol):
@@ -221,7 +221,7 @@ def _live_row_of(view: ReadView, context: SystemContext) -> Iterator[tuple[objec
             subscription.created_us,
             subscription.updated_us,
             subscription.changes,
-            _NODE,
+            NODE_ID,
             context.last_heard(subscription.connection_id),
         )
 

@@ -12,6 +12,7 @@ from sql.statements import AlterNamespace, CreateNamespace, DropNamespace
 from sql.system_tables import SYSTEM_NAMESPACES
 from sql.writing import DefinitionWriter, StatementContext, time_of
 from storage.catalog import NamespaceDef
+from storage.views import ReadView
 
 DEFAULT_NAMESPACE = "default"
 
@@ -29,7 +30,7 @@ def run(
     return _drop(statement, txn, context)
 
 
-def require_namespace(txn: DefinitionWriter, name: str) -> NamespaceDef:
+def require_namespace(txn: ReadView, name: str) -> NamespaceDef:
     """The namespace, or the error that says how to create it."""
     namespace = txn.catalog.namespace(name)
     if namespace is None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from sql import parser_live as live
+from sql import parser_vectors as vectors
+from sql.cluster_statements import parse_cluster
 from sql.command import Command
 from sql.indexes.statements import (
     parse_create_index,
@@ -15,6 +17,7 @@ from sql.indexes.statements import (
 )
 from sql.jobs.statements import parse_kill_job
 from sql.parser_cursor import Cursor
+from sql.settings_statements import parse_show_settings
 
 LONGEST: Final = 3
 """Most words that tell a command."""
@@ -25,6 +28,11 @@ ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
     ("drop", "index"): parse_drop_index,
     ("kill", "job"): parse_kill_job,
     ("kill", "live"): live.parse_kill,
+    ("create", "vector", "index"): vectors.parse_create_vector_index,
+    ("drop", "vector", "index"): vectors.parse_drop_vector_index,
+    ("cluster",): parse_cluster,
+    ("show", "all"): parse_show_settings,
+    ("show", "settings"): parse_show_settings,
     ("show", "indexes"): parse_show_indexes,
 }
 """Parsers by first words, in small letters. Each is called behind them."""

@@ -6,6 +6,7 @@ from sql.diagnostics import shown
 from sql.errors import Unsupported
 from sql.identity import ROLE_ALIASES
 from sql.parser_cursor import Cursor
+from sql.settings_statements import ShowSettings, parse_show_setting
 from sql.statements import (
     AlterNamespace,
     AlterUser,
@@ -130,7 +131,7 @@ def parse_drop_user(cursor: Cursor) -> DropUser:
     return DropUser(_user_name(cursor), if_exists)
 
 
-def parse_show(cursor: Cursor) -> Show:
+def parse_show(cursor: Cursor) -> Show | ShowSettings:
     """SHOW, after that word."""
     if cursor.accept("namespaces") or cursor.accept("schemas"):
         return Show("namespaces")
@@ -146,6 +147,8 @@ def parse_show(cursor: Cursor) -> Show:
         return Show("columns", table=cursor.table_name())
     if cursor.accept("stats", "for", "table"):
         return Show("stats", table=cursor.table_name())
+    if cursor.word(1) == ".":
+        return parse_show_setting(cursor)
     what = cursor.word()
     if what:
         cursor.fail(f"SHOW {shown(what.upper())[1:-1]} is not supported.", kind=Unsupported)

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
+from sql.command import Command
 from sql.diagnostics import shown
 from sql.errors import Unsupported
 from sql.parser_cursor import Cursor
 from sql.parser_types import SERIALS, parse_type
+from sql.parser_vectors import parse_alter_vector_index
 from sql.statements import (
     AddColumn,
     AlterOperation,
@@ -146,6 +148,7 @@ class _Column:
     default: exp.Expression | None = None
     checks: list[tuple[str | None, exp.Expression]] = field(default_factory=list)
     comment: str | None = None
+    always_generated: bool = False
 
 
 def _column(cursor: Cursor, table: _Constraints | None) -> ColumnSpec:
@@ -174,6 +177,7 @@ def _column(cursor: Cursor, table: _Constraints | None) -> ColumnSpec:
         comment=column.comment,
         line=start.line if start else 1,
         column=start.col if start else 1,
+        always_generated=column.always_generated,
     )
 
 
@@ -208,6 +212,7 @@ def _column_constraint(cursor: Cursor, column: _Column, name: str, table: _Const
     elif cursor.at("default") or cursor.word() in ("auto_increment", "autoincrement", "generated"):
         if column.default is not None:
             cursor.fail(f"Column {shown(name)} has two defaults.", start)
+        column.always_generated = cursor.at("generated", "always")
         column.default = _default(cursor)
     elif cursor.accept("comment"):
         column.comment = cursor.string("a string after COMMENT")
@@ -235,9 +240,32 @@ def _default(cursor: Cursor) -> exp.Expression:
     if cursor.at("("):
         cursor.fail("Generated columns are not supported.", kind=Unsupported)
     cursor.expect("identity")
-    if cursor.at("("):
-        cursor.group()
+    if cursor.accept("("):
+        _identity_options(cursor)
     return snowflake_id()
+
+
+def _identity_options(cursor: Cursor) -> None:
+    """Takes the options of a sequence, up to `)`, as long as they are the usual ones, which dumps write out."""
+    while not cursor.accept(")"):
+        start = cursor.peek()
+        word = cursor.word()
+        if cursor.accept("no"):
+            usual = any(cursor.accept(name) for name in ("minvalue", "maxvalue", "cycle"))
+        elif cursor.accept("start") or cursor.accept("increment"):
+            cursor.accept("with" if word == "start" else "by")
+            usual = cursor.integer("a whole number") == 1
+        elif cursor.accept("cache"):
+            usual = cursor.integer("a whole number") >= 1
+        else:
+            usual = False
+        if not usual:
+            cursor.fail(
+                "This option of an IDENTITY column is not supported: its values come from SNOWFLAKE_ID(), in the order "
+                "of time, with no start, step or bound of their own.",
+                start,
+                kind=Unsupported,
+            )
 
 
 def snowflake_id() -> exp.Expression:
@@ -256,11 +284,13 @@ def parse_drop_table(cursor: Cursor) -> DropTable:
     return DropTable(table, if_exists)
 
 
-def parse_alter_table(cursor: Cursor) -> AlterTable:
+def parse_alter_table(cursor: Cursor) -> AlterTable | Command:
     """ALTER TABLE, after the word TABLE."""
     if cursor.at("if", "exists"):
         cursor.fail("ALTER TABLE IF EXISTS is not supported.", kind=Unsupported)
     table = cursor.table_name()
+    if (of_index := parse_alter_vector_index(cursor, table)) is not None:
+        return of_index
     operation = _alteration(cursor, table)
     if cursor.at(","):
         cursor.fail("ALTER TABLE takes one operation; write a statement for each.")
@@ -270,8 +300,6 @@ def parse_alter_table(cursor: Cursor) -> AlterTable:
 def _alteration(cursor: Cursor, table: TableName) -> AlterOperation:
     if cursor.accept("add"):
         return _add_column(cursor)
-    if cursor.at("create") or (cursor.at("drop") and "index" in (cursor.word(1), cursor.word(2))):
-        cursor.fail("Indexes are not supported yet.", kind=Unsupported)
     if cursor.accept("drop"):
         if cursor.word() in ("constraint", "primary key", "unique", "check"):
             cursor.fail("Dropping a constraint is not supported.", kind=Unsupported)

@@ -16,6 +16,7 @@ from sql.results import ResultColumn
 from sql.system_tables import SystemTable
 from storage.catalog import TableDef
 from storage.types import ColumnType
+from storage.vector_definitions import VectorMetric
 
 SEQ = "_seq"
 DELETED = "_deleted"
@@ -137,11 +138,38 @@ class IndexOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class Nearest:
+    """ORDER BY the distance of a column to one embedding, and LIMIT: the rows that are needed are the nearest.
+
+    `vector` is a list of as many numbers as the column has. With `filtered`, WHERE may leave out some of them.
+    """
+
+    column: str
+    metric: VectorMetric
+    vector: Operand
+    limit: Operand
+    offset: Operand | None
+    filtered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSearch:
+    """`vector_search('ns.t', 'col', vector, top_k)` in FROM; the operands are JSON values of the request."""
+
+    table: TableDef
+    column: str
+    metric: VectorMetric
+    vector: Operand
+    top_k: Operand
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """One reading of one table. `columns` are needed, in the table's order, hidden ones last.
 
     `name` is the private name under which DuckDB sees it; `alias` is what the query calls it.
-    `ordered` asks for the rows by primary key, then `_seq`.
+    `ordered` asks for the rows by primary key, then `_seq`. `nearest` tells that the nearest rows may do; `search`
+    that the rows are found by a vector search.
     """
 
     name: str
@@ -153,6 +181,8 @@ class Scan:
     ordered: bool = False
     indexes: tuple[IndexAccess, ...] = ()
     """Secondary indexes that lead to its rows, the most promising first."""
+    nearest: Nearest | None = None
+    search: VectorSearch | None = None
 
     @property
     def own_partition(self) -> bool:

@@ -18,8 +18,9 @@ from sqlglot import exp
 from sql.plain import NOT_PLAIN, parameter_index, plain_value
 from sql.plan import Bound, Constant, KeyAccess, Operand, ParameterRef
 from sql.scope import TableUse
+from sql.system_tables import SystemColumn, SystemTable
 from sql.values import INT_RANGES
-from storage.catalog import TableDef
+from storage.catalog import ColumnDef, TableDef
 from storage.types import ColumnType, Kind
 
 T = TypeVar("T")
@@ -75,10 +76,9 @@ def key_terms(
     name of none of their columns but one is that column.
     """
     terms = KeyTerms()
-    table = use.target
-    if not isinstance(table, TableDef):
+    keys = {column.name: column.type for column in seek_columns(use.target) if column.type.kind not in NOT_PUSHED}
+    if not keys:
         return terms
-    keys = {column.name: column.type for column in table.key_columns if column.type.kind not in NOT_PUSHED}
     for term in conjuncts(where):
         found = _comparison(term)
         name = _key_column(found[0], use, siblings, alone=alone) if found else None
@@ -108,16 +108,19 @@ def key_terms(
 
 def key_access(use: TableUse, terms: KeyTerms) -> KeyAccess | None:
     """The part of a key that the terms pin or bound, if any."""
-    if not isinstance(use.target, TableDef):
-        return None
     prefix: list[Operand] = []
-    for column in use.target.key_columns:
+    for column in seek_columns(use.target):
         side = terms.equal.get(column.name)
         if side is None:
             low, high = terms.low.get(column.name), terms.high.get(column.name)
             return KeyAccess(tuple(prefix), low, high) if prefix or low or high else None
         prefix.append(side)
     return KeyAccess(tuple(prefix)) if prefix else None
+
+
+def seek_columns(table: TableDef | SystemTable) -> Sequence[ColumnDef | SystemColumn]:
+    """The columns by which rows are found: the primary key, or those that a computed table names."""
+    return table.key_columns if isinstance(table, TableDef) else table.seek_columns
 
 
 def _add(found: dict[str, T], name: str, value: T) -> int:

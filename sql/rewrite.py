@@ -108,8 +108,6 @@ def _replacement(node: exp.Func, name: str, hidden: HiddenParameters) -> exp.Exp
         return exp.cast(hidden.placeholder(Source.ROLE), "VARCHAR")
     if name == "age" and len(arguments) == 1:
         return exp.Anonymous(this="age", expressions=[exp.cast(_timestamp(hidden), "DATE"), arguments[0]])
-    if name == "cosine_distance":
-        return _cosine_distance(node)
     return None
 
 
@@ -120,30 +118,6 @@ def _timestamp(hidden: HiddenParameters) -> exp.Expr:
 def _takes_nothing(node: exp.Func, name: str, arguments: list[exp.Expr]) -> None:
     if arguments:
         raise invalid(f"{name.upper()}() takes no argument.", node)
-
-
-def _cosine_distance(node: exp.Func) -> exp.Expr:
-    """1 - cosine similarity as Float, 1.0 where a norm is 0, an error where the lengths differ.
-
-    NULLs are told apart first: DuckDB's function trips over the elements of a NULL array.
-    """
-    arguments = node.expressions or [a for a in (node.this, node.args.get("expression")) if a is not None]
-    if len(arguments) != 2:
-        raise invalid("COSINE_DISTANCE(a, b) takes two embeddings.", node)
-    left, right = (exp.cast(argument.copy(), "FLOAT[]") for argument in arguments)
-    distance = exp.Anonymous(this="list_cosine_distance", expressions=[left, right])
-    return exp.cast(
-        exp.Case(
-            ifs=[
-                exp.If(
-                    this=exp.or_(*(exp.Is(this=a.copy(), expression=exp.Null()) for a in arguments)), true=exp.Null()
-                ),
-                exp.If(this=exp.Anonymous(this="isnan", expressions=[distance]), true=exp.Literal.number("1.0")),
-            ],
-            default=distance.copy(),
-        ),
-        "FLOAT",
-    )
 
 
 def name_outputs(tree: exp.Expr, text_of: Callable[[exp.Expr], str]) -> None:

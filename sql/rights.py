@@ -72,7 +72,8 @@ def resolve_table(
     if table is None:
         from sql.views.reading import readable_views  # it asks this module about tables
 
-        known = [t.full_name for t in (*readable_tables(role, catalog), *readable_views(role, catalog))]
+        known = [t.full_name for t in readable_tables(role, catalog)]
+        known += [v.full_name for v in readable_views(role, catalog)]
         raise TableNotFound(_missing(full_name, known), line=line, column=column)
     if not may_read(role, table):
         raise PermissionDenied(

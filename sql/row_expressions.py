@@ -364,6 +364,10 @@ class _RowsView:
         """Of the base, or the number of extra rows."""
         return self._rows.num_rows if table.table_id == ROWS_TABLE_ID else self._base.count(table, partition)
 
+    def stored_bytes(self, table: TableDef, partition: str) -> int:
+        """Of the base, or of the extra rows."""
+        return self._rows.nbytes if table.table_id == ROWS_TABLE_ID else self._base.stored_bytes(table, partition)
+
     def topic_groups(self) -> Sequence[GroupPosition]:
         """Of the base."""
         return self._base.topic_groups()

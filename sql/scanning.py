@@ -12,7 +12,7 @@ from sql.identity import Identity
 from sql.index_reads import FEW, MOST_FETCHED, best_seqs, observe
 from sql.plan import DELETED, HIDDEN_COLUMNS, Bound, Constant, IndexAccess, KeyAccess, Operand, Scan
 from sql.rights import partition_of
-from sql.system_tables import SystemContext
+from sql.system_tables import EVERYTHING, Sought, SystemContext
 from storage.catalog import TableDef
 from storage.keys import encode_key, encode_prefix, prefix_end
 from storage.views import ReadView
@@ -28,7 +28,7 @@ def read_scan(
 ) -> pa.Table:
     """The rows of a scan, at least those that its key access allows, with the scan's columns."""
     if scan.system is not None:
-        return scan.system.read(view, system, scan.columns)
+        return scan.system.read(view, system, scan.columns, _sought(scan.key, values))
     assert scan.table is not None
     wanted = [name for name in scan.columns if name not in HIDDEN_COLUMNS]
     keys = [column.name for column in scan.table.key_columns] if scan.ordered else []
@@ -37,6 +37,14 @@ def read_scan(
     if keys:
         rows = in_key_order(rows, keys)
     return select(rows, scan.columns)
+
+
+def _sought(access: KeyAccess | None, values: Mapping[int, object]) -> Sought:
+    """What a key access asks of a computed table."""
+    if access is None:
+        return EVERYTHING
+    low, high = (None if bound is None else value_of(bound.operand, values) for bound in (access.low, access.high))
+    return Sought(tuple(value_of(operand, values) for operand in access.prefix), low, high)
 
 
 def select(rows: pa.Table, columns: Sequence[str]) -> pa.Table:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from sql.audit import Trail
+from sql.audit_log import AuditLog
 from sql.binder import BindContext, bind_query
 from sql.cache import PlanCache
 from sql.dml import WritePlan, plan_write
@@ -22,6 +24,7 @@ from sql.parameters import json_kind
 from sql.plan import JsonKind, QueryPlan
 from sql.query import Execution, QueryRuntime, run_query
 from sql.results import StatementResult
+from sql.running_transactions import RunningTransactions
 from sql.show import describe, show
 from sql.statements import Delete, Describe, Insert, Parsed, Query, Show, Statement, Update
 from sql.system_tables import SystemTables
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from sql.jobs.service import JobService
     from sql.live.live_plan import LivePlan
     from sql.topics.hub import TopicHub
+    from sql.vectors.upkeep import VectorUpkeep
 
 _LEASE_SLACK = 5.0
 """Seconds that a snapshot's lease outlives the deadline of the statement that reads it."""
@@ -54,17 +58,38 @@ class StatementContext:
     kinds: tuple[JsonKind, ...] = field(default=())
     ws_url: str = ""
     """Where the client of the request would open a WebSocket."""
+    client_ip: str = ""
+    """The address of the client, as limits count it."""
+    caller: str = ""
+    """Who signed in, where `identity` is the target of EXECUTE AS USER."""
+    trail: Trail | None = None
+    """Hears of entries in the audit log while a command runs."""
+
+    @property
+    def actor(self) -> str:
+        """Who signed in."""
+        return self.caller or self.identity.user
+
+    @property
+    def subject(self) -> str | None:
+        """The target of EXECUTE AS USER, if it is somebody else."""
+        return None if self.actor == self.identity.user else self.identity.user
 
     def as_user(self, identity: Identity) -> StatementContext:
         """The same request in another user's name."""
-        return replace(self, identity=identity)
+        return replace(self, identity=identity, caller=self.actor)
 
 
 def context_of(
-    identity: Identity, namespace: str, params: Sequence[object], control: Control, ws_url: str = ""
+    identity: Identity,
+    namespace: str,
+    params: Sequence[object],
+    control: Control,
+    ws_url: str = "",
+    client_ip: str = "",
 ) -> StatementContext:
     """The context of a request."""
-    return StatementContext(identity, namespace, params, control, tuple(map(json_kind, params)), ws_url)
+    return StatementContext(identity, namespace, params, control, tuple(map(json_kind, params)), ws_url, client_ip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +145,23 @@ class Services:
         """Set by `sql.database.Database` before any statement runs."""
         self.jobs: JobService
         """Set likewise."""
+        self.audit: AuditLog
+        """Set likewise."""
         self.files: FileStore | None = None
         """Where files are stored; None where there are none."""
+        self.vectors: VectorUpkeep
+        """What builds vector indexes and keeps them; set by `sql.database.Database`."""
         self.live_plans: PlanCache[LivePlan] = PlanCache(limits.plan_cache_entries)
         """Plans of live queries, by `sql.live.binding`."""
+        self.transactions = RunningTransactions()
+        """The BEGIN … COMMIT batches that run."""
         self._queries: PlanCache[QueryPlan] = PlanCache(limits.plan_cache_entries)
         self._writes: PlanCache[WritePlan] = PlanCache(limits.plan_cache_entries)
+
+    @property
+    def cached_plans(self) -> int:
+        """Plans that are remembered: of queries, writes and live queries."""
+        return len(self._queries) + len(self._writes) + len(self.live_plans)
 
     def snapshot(self, context: StatementContext) -> Snapshot:
         """A snapshot that outlives the request's deadline by little."""
@@ -191,7 +227,7 @@ class Services:
         """SHOW and DESCRIBE."""
         if isinstance(statement, Describe):
             return describe(statement, view, context, self.system)
-        return show(statement, view, context, self.system)
+        return show(statement, view, context, self.system, self.live.subscriptions)
 
     def explain(
         self, statement: Statement, analyze: bool, view: ReadView, context: StatementContext

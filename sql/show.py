@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
@@ -28,6 +28,9 @@ from storage.catalog import TableDef
 from storage.types import BIGINT, BOOLEAN, INT, TEXT, arrow_type
 from storage.view_definitions import ViewDef
 from storage.views import ReadView
+
+if TYPE_CHECKING:
+    from sql.live.subscription import Subscription as Followed
 
 
 class Caller(Protocol):
@@ -66,17 +69,23 @@ STATS_COLUMNS = (
 )
 
 
-def show(statement: Show, view: ReadView, caller: Caller, system: SystemTables) -> StatementResult:
+def show(
+    statement: Show,
+    view: ReadView,
+    caller: Caller,
+    system: SystemTables,
+    live: Callable[[], Sequence[Followed]] = tuple,
+) -> StatementResult:
     """SHOW NAMESPACES | TABLES | COLUMNS FROM t | STATS FOR TABLE t."""
     match statement.what:
         case "namespaces":
-            return _result(NAMESPACE_COLUMNS, _namespaces(view, caller))
+            return result_of(NAMESPACE_COLUMNS, _namespaces(view, caller))
         case "tables":
-            return _result(SCHEMA_COLUMNS, _tables(statement.namespace, view, caller))
+            return result_of(SCHEMA_COLUMNS, _tables(statement.namespace, view, caller))
         case "columns" if statement.table is not None:
             return describe(Describe(statement.table), view, caller, system)
         case "stats" if statement.table is not None:
-            return _stats(statement.table, view, caller, system)
+            return _stats(statement.table, view, caller, system, live)
         case _:
             raise InvalidSql(f"SHOW {statement.what.upper()} is not known.")
 
@@ -88,13 +97,13 @@ def describe(statement: Describe, view: ReadView, caller: Caller, system: System
     if found is not None:
         for place, part in enumerate(found.columns, start=1):
             rows.append((part.name, place, place, data_type(part.type), True, False, None, None, 1))
-        return _result(DESCRIBE_COLUMNS, rows)
+        return result_of(DESCRIBE_COLUMNS, rows)
     table = _table(statement.table, view, caller, system)
     if isinstance(table, SystemTable):
         for place, shown in enumerate(table.columns, start=1):
             kind = data_type(shown.type)
             rows.append((shown.name, place, place, kind, shown.nullable, shown.name in table.key, None, None, 1))
-        return _result(DESCRIBE_COLUMNS, rows)
+        return result_of(DESCRIBE_COLUMNS, rows)
     for version, latest in schema_versions(table):
         if not (latest or statement.history):
             continue
@@ -104,7 +113,7 @@ def describe(statement: Describe, view: ReadView, caller: Caller, system: System
                 column.name, place, column.column_id, data_type(column.type), column.nullable and not is_key, is_key,
                 column.default, column.comment, version.version,
             ))  # fmt: skip
-    return _result(DESCRIBE_COLUMNS, rows)
+    return result_of(DESCRIBE_COLUMNS, rows)
 
 
 def _namespaces(view: ReadView, caller: Caller) -> Iterable[Sequence[object]]:
@@ -130,8 +139,14 @@ def _tables(namespace: str | None, view: ReadView, caller: Caller) -> Iterable[S
             yield view_row(found)
 
 
-def _stats(name: TableName, view: ReadView, caller: Caller, system: SystemTables) -> StatementResult:
-    """Row counts are those of the caller's own partition for a USER or STREAM table."""
+def _stats(
+    name: TableName,
+    view: ReadView,
+    caller: Caller,
+    system: SystemTables,
+    live: Callable[[], Sequence[Followed]],
+) -> StatementResult:
+    """Of a USER or STREAM table rows and bytes are those of the caller's own partition, and so are live queries."""
     found = _view(name, view, caller)
     if found is not None:
         raise InvalidSql(f"'{found.full_name}' is a view and has no statistics.", line=name.line, column=name.column)
@@ -140,9 +155,14 @@ def _stats(name: TableName, view: ReadView, caller: Caller, system: SystemTables
         raise InvalidSql(
             f"'{table.full_name}' is a system table and has no statistics.", line=name.line, column=name.column
         )
-    rows = view.count(table, partition_of(table, caller.identity))
-    row = (table.name, table.namespace, table.schema_version, rows, 0, 0, 0)
-    return _result(STATS_COLUMNS, [row])
+    partition = partition_of(table, caller.identity)
+    rows, size = view.count(table, partition), view.stored_bytes(table, partition)
+    streams = sum(
+        s.query.table_id == table.table_id and (not table.per_user or s.request.identity.user == caller.identity.user)
+        for s in live()
+    )
+    row = (table.name, table.namespace, table.schema_version, rows, 0, streams, size)
+    return result_of(STATS_COLUMNS, [row])
 
 
 def _view(name: TableName, view: ReadView, caller: Caller) -> ViewDef | None:
@@ -164,7 +184,8 @@ def _table(name: TableName, view: ReadView, caller: Caller, system: SystemTables
     )  # fmt: skip
 
 
-def _result(columns: Sequence[SystemColumn], rows: Iterable[Sequence[object]]) -> StatementResult:
+def result_of(columns: Sequence[SystemColumn], rows: Iterable[Sequence[object]]) -> StatementResult:
+    """Rows of storage values as a result."""
     found = list(rows)
     arrays = [pa.array([row[i] for row in found], arrow_type(c.type)) for i, c in enumerate(columns)]
     return StatementResult(

@@ -68,7 +68,8 @@ class Delete:
 class ColumnSpec:
     """A column as CREATE TABLE or ALTER TABLE spells it.
 
-    AUTO_INCREMENT, IDENTITY and SERIAL types arrive here as `default` = SNOWFLAKE_ID().
+    AUTO_INCREMENT, IDENTITY and SERIAL types arrive here as `default` = SNOWFLAKE_ID(); `always_generated` says that it
+    is GENERATED ALWAYS.
     """
 
     name: str
@@ -81,6 +82,7 @@ class ColumnSpec:
     comment: str | None = None
     line: int = 1
     column: int = 1
+    always_generated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Mapping
 
-from sql.system_tables import SYSTEM, Rows, SystemColumn, SystemContext, SystemTable
+import msgspec
+import pyarrow as pa
+
+from sql.system_tables import SYSTEM, Rows, Sought, SystemColumn, SystemContext, SystemTable
 from storage.topic_definitions import TopicDef
-from storage.types import BIGINT, INT, JSON, TEXT, TIMESTAMP
+from storage.types import BIGINT, BYTES, INT, JSON, TEXT, TIMESTAMP
 from storage.views import ReadView
 
 _TOPIC_COLUMNS = (
@@ -31,6 +34,18 @@ _OFFSET_COLUMNS = (
     SystemColumn("lag", BIGINT, nullable=False),
     SystemColumn("claims", INT, nullable=False),
     SystemColumn("pending", BIGINT, nullable=False),
+)
+
+
+_MESSAGE_COLUMNS = (
+    SystemColumn("topic_id", TEXT, nullable=False),
+    SystemColumn("partition_id", INT, nullable=False),
+    SystemColumn("offset", BIGINT, nullable=False),
+    SystemColumn("key", TEXT),
+    SystemColumn("payload", BYTES, nullable=False),
+    SystemColumn("timestamp_ms", BIGINT, nullable=False),
+    SystemColumn("user_id", TEXT, nullable=False),
+    SystemColumn("op", TEXT, nullable=False),
 )
 
 
@@ -68,6 +83,26 @@ def _offset_rows(view: ReadView, context: SystemContext) -> Rows:
         )  # fmt: skip
 
 
+def _messages(view: ReadView, context: SystemContext, sought: Sought, wanted: frozenset[str]) -> Mapping[str, pa.Array]:
+    """One row for each retained message that is sought; payloads are made only when they are asked for."""
+    topics = context.topics
+    found = [] if topics is None else topics.messages(view, sought, bodies=not wanted.isdisjoint(("key", "payload")))
+    return {
+        "topic_id": pa.array([topic.full_name for topic, _ in found], pa.string()),
+        "partition_id": pa.array([message.partition for _, message in found], pa.int32()),
+        "offset": pa.array([message.offset for _, message in found], pa.int64()),
+        "key": pa.array([message.key for _, message in found], pa.string()),
+        "payload": pa.array([message.payload for _, message in found], pa.binary()),
+        "timestamp_ms": pa.array([message.timestamp_us // 1000 for _, message in found], pa.int64()),
+        "user_id": pa.array([message.user for _, message in found], pa.string()),
+        "op": pa.array([message.operation.name.lower() for _, message in found], pa.string()),
+    }
+
+
+MESSAGES_TABLE = SystemTable(
+    SYSTEM, "topic_messages", _MESSAGE_COLUMNS, fill=_messages, key=("topic_id", "partition_id", "offset"),
+    seek=("topic_id", "partition_id", "offset"),
+)  # fmt: skip
 TOPICS_TABLE = SystemTable(SYSTEM, "topics", _TOPIC_COLUMNS, _topic_rows, key=("topic_id",))
 OFFSETS_TABLE = SystemTable(
     SYSTEM, "topic_offsets", _OFFSET_COLUMNS, _offset_rows, key=("topic_id", "group_id", "partition_id")

@@ -27,6 +27,3 @@ class DropView:
 
     view: TableName
     if_exists: bool = False
-
-
-ViewDefinition = CreateView | DropView

@@ -45,6 +45,8 @@ class Control:
         self.deadline = time.monotonic() + timeout
         self.may_be_left = False
         """Set when the request only reads: its client need not wait for a thread that does not stop in time."""
+        self.request_id = ""
+        """Which request it is, for those who look on."""
         self._lock = threading.Lock()
         self._stopped: SqlError | None = None
         self._callbacks: list[Callable[[], None]] = []
@@ -103,6 +105,11 @@ class Workers:
         self._bound = threads + waiting
         self._busy = 0
         self._controls: set[Control] = set()
+
+    @property
+    def busy(self) -> int:
+        """Calls that run or wait."""
+        return self._busy
 
     async def run(self, call: Callable[[], T], control: Control) -> T:
         """Run `call` on a thread. Raises Overloaded when too many calls wait.

@@ -30,11 +30,11 @@ def resolve_target(
     written = node.db or namespace
     if written in SYSTEM_NAMESPACES:
         raise located(PermissionDenied, f"Permission denied: Cannot {verb} system table '{written}.{node.name}'", node)
-    view = catalog.view(written, node.name)
-    if view is not None:
-        what = ", ".join(f"'{namespace}.{name}'" for namespace, name in view.reads) or "a table"
+    if catalog.view(written, node.name) is not None:
         raise located(
-            Unsupported, f"Cannot {verb} view '{view.full_name}': views are read only. Write to {what}.", node
+            Unsupported,
+            f"Cannot {verb} rows of view '{written}.{node.name}': views are read only. Write to the table itself.",
+            node,
         )
     line, column = position(node)
     table = resolve_table(catalog, system, role, written, node.name, line=line, column=column)

@@ -10,6 +10,7 @@ objects that may be many are read from the snapshot one by one (`ReadView.get_ob
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 
 from storage.topic_definitions import TopicDef, TopicSource
 from storage.types import ColumnType, arrow_type
+from storage.vector_definitions import VectorIndexDef
 from storage.view_definitions import ViewDef
 
 
@@ -46,7 +48,8 @@ class ColumnDef(msgspec.Struct, frozen=True):
     """One column. `column_id` never changes and is never reused in its table; it names the stored field.
 
     `default` is the canonical SQL text of the DEFAULT expression, or None. `initial` is what rows written
-    before the column existed read as: a one-row Arrow IPC stream with one field, or None for NULL.
+    before the column existed read as: a one-row Arrow IPC stream with one field, or None for NULL. A column that is
+    `always_generated` (GENERATED ALWAYS AS IDENTITY) takes no value but its default.
     """
 
     column_id: int
@@ -56,6 +59,7 @@ class ColumnDef(msgspec.Struct, frozen=True):
     default: str | None = None
     initial: bytes | None = None
     comment: str | None = None
+    always_generated: bool = False
 
 
 class UniqueDef(msgspec.Struct, frozen=True):
@@ -134,6 +138,7 @@ class TableDef(msgspec.Struct, frozen=True, dict=True):
     ttl_seconds: int = 0
     expired_through: int = 0
     declared_key: tuple[int, ...] = ()
+    vector_indexes: tuple[VectorIndexDef, ...] = ()
     versioned_at: int = 0
     indexes: tuple[IndexDef, ...] = ()
 
@@ -181,6 +186,11 @@ class TableDef(msgspec.Struct, frozen=True, dict=True):
     def arrow_schema(self) -> pa.Schema:
         """User columns in declared order, by name, with their storage types."""
         return pa.schema([pa.field(c.name, arrow_type(c.type)) for c in self.columns])
+
+    def vector_index(self, column: str) -> VectorIndexDef | None:
+        """The vector index on a column, if it has one."""
+        found = self.by_name.get(column)
+        return next((i for i in self.vector_indexes if found is not None and i.column_id == found.column_id), None)
 
     @cached_property
     def maintained(self) -> tuple[tuple[int, tuple[int, ...], bool], ...]:
@@ -236,7 +246,7 @@ class UserDef(msgspec.Struct, frozen=True):
 class Catalog:
     """Namespaces, tables, views and topics as of one commit; immutable, shared by every reader of that commit."""
 
-    __slots__ = ("_by_id", "_namespaces", "_sources", "_tables", "_topics", "_views", "version")
+    __slots__ = ("_by_id", "_counts", "_namespaces", "_sources", "_tables", "_topics", "_views", "version")
 
     def __init__(
         self,
@@ -251,6 +261,7 @@ class Catalog:
         self._tables = {(t.namespace, t.name): t for t in tables}
         self._by_id = {t.table_id: t for t in self._tables.values()}
         self._topics = {t.topic_id: t for t in topics}
+        self._counts: dict[str, int] | None = None
         self._views = {(v.namespace, v.name): v for v in views}
         self._sources: dict[int, list[tuple[TopicDef, TopicSource]]] = {}
         for topic in self._topics.values():
@@ -277,6 +288,13 @@ class Catalog:
         """All tables, or those of one namespace, by full name."""
         chosen = (t for t in self._tables.values() if namespace is None or t.namespace == namespace)
         return iter(sorted(chosen, key=lambda t: (t.namespace, t.name)))
+
+    def table_count(self, namespace: str) -> int:
+        """How many tables a namespace has; counted once for all namespaces of a catalog."""
+        counts = self._counts
+        if counts is None:
+            counts = self._counts = Counter(space for space, _ in self._tables)
+        return counts.get(namespace, 0)
 
     def view(self, namespace: str, name: str) -> ViewDef | None:
         """The view of that name, if any."""

@@ -58,7 +58,17 @@ from storage.keys import (
 )
 from storage.layout import layout_of
 from storage.memory import BatchMemory
-from storage.objects import DROPPED, DROPPED_TOPIC, NAMESPACE, TABLE, TOPIC, VIEW, DroppedTable, DroppedTopic, table_name
+from storage.objects import (
+    DROPPED,
+    DROPPED_TOPIC,
+    NAMESPACE,
+    TABLE,
+    TOPIC,
+    VIEW,
+    DroppedTable,
+    DroppedTopic,
+    table_name,
+)
 from storage.reading import Reader
 from storage.topic_definitions import TopicDef
 from storage.view_definitions import ViewDef

@@ -1,8 +1,9 @@
 """Catalog changes of a group or a transaction: staged definitions, the catalog with them, and an undo.
 
 Definitions are MessagePack in the `catalog` sub-database under (kind, name). Namespaces and tables (by table id, as
-ten digits) are also held in the in-memory Catalog, and so are topics (by topic id, likewise) and views (by full name). A dropped table leaves an
-object of kind `DROPPED` until its rows are reclaimed, a dropped topic one of kind `DROPPED_TOPIC`.
+ten digits) are also held in the in-memory Catalog, and so are topics (by topic id, likewise) and views (by full name).
+A dropped table leaves an object of kind `DROPPED` until its rows are reclaimed, a dropped topic one of kind
+`DROPPED_TOPIC`.
 
 Dropping a table ends the sources that topics have in it. Their messages stay, and with them the table's definition and
 its rows (`storage.topic_retention`).

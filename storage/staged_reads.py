@@ -204,6 +204,10 @@ class StagedReads:
         answers = iter(self._base.live(table, partition, theirs) if theirs else ())
         return [(mine or next(answers)) and seq not in staged.superseded for seq, mine in zip(seqs, held, strict=True)]
 
+    def stored_bytes(self, table: TableDef, partition: str) -> int:
+        """Bytes of stored rows in the base; see ReadView."""
+        return self._base.stored_bytes(table, partition)
+
     def topic_groups(self) -> Sequence[GroupPosition]:
         """Where consumer groups stand in the base; see ReadView."""
         return self._base.topic_groups()

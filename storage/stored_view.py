@@ -16,6 +16,7 @@ from storage.expiry import cutoff
 from storage.keys import index_key_prefix, object_key, object_prefix, partition_key, row_key_prefix
 from storage.layout import layout_of
 from storage.reading import Reader
+from storage.stored_size import stored_bytes
 from storage.topic_positions import GroupPosition, group_positions
 
 T = TypeVar("T")
@@ -88,6 +89,16 @@ class StoredView:
                 also_dead=None if superseded is None else np.asarray(superseded),
                 after=self._cutoff(reader, table),
             )
+
+    def scan_newer(self, table: TableDef, partition: str, after: int, columns: Sequence[str]) -> pa.Table:
+        """Live rows with a `_seq` beyond `after`, as `scan` gives them, with `_seq` first."""
+        with self._lock:
+            reader = self._open()
+            start = max(after, self._cutoff(reader, table))
+            schema, batches = reader.scan(
+                layout_of(table), partition_key(partition), columns, with_seq=True, owner=self._owner(), after=start
+            )
+        return pa.Table.from_batches(batches, schema)
 
     def find(self, table: TableDef, partition: str, keys: Sequence[bytes], index_id: int = 0) -> list[int | None]:
         """Current `_seq`s by key; see ReadView."""
@@ -199,6 +210,11 @@ class StoredView:
         with self._lock:
             reader = self._open()
             return reader.count(layout_of(table), partition_key(partition), after=self._cutoff(reader, table))
+
+    def stored_bytes(self, table: TableDef, partition: str) -> int:
+        """Bytes of stored rows; see ReadView."""
+        with self._lock:
+            return stored_bytes(self._open(), table.table_id, partition_key(partition))
 
     def topic_groups(self) -> Sequence[GroupPosition]:
         """Where consumer groups stand; see ReadView."""

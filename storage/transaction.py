@@ -59,6 +59,16 @@ class Transaction(StagedView):
         self.staged_rows = 0
         self.staged_bytes = 0
 
+    @property
+    def touched_tables(self) -> int:
+        """How many tables have staged changes. Any thread."""
+        return len({table_id for table_id, _ in list(self._partitions)})
+
+    @property
+    def base_seq(self) -> int:
+        """The last `_seq` of the state beneath. Any thread."""
+        return self._base.seq
+
     # --- staging -------------------------------------------------------------------------------------------------
 
     def insert(self, table: TableDef, partition: str, rows: pa.Table) -> tuple[int, int]:

@@ -89,6 +89,9 @@ class ReadView(Protocol):
     def count(self, table: TableDef, partition: str) -> int:
         """The number of live rows, without reading them."""
 
+    def stored_bytes(self, table: TableDef, partition: str) -> int:
+        """Bytes that the rows of a partition take, superseded ones included; as committed, without reading them."""
+
     def topic_groups(self) -> Sequence[GroupPosition]:
         """Where the consumer groups of topics stand, by topic id, partition and name.
 

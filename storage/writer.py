@@ -253,7 +253,7 @@ class WriteTransaction(StagedView):
     def move_entries(
         self, layout: TableLayout, staged: StagedPartition, old: Row, old_seq: int, row: Row | None, seq: int
     ) -> None:
-        """Stage the entries of a new row version in the secondary indexes (none is unique), and the end of the old ones."""
+        """Stage the entries of a new row version in the secondary indexes (none is unique), and the old ones' end."""
         suffix, old_suffix = seq.to_bytes(8, "big"), old_seq.to_bytes(8, "big")
         ended = [key + old_suffix for key, _ in row_entries(layout.secondary, staged, old)]
         self._claim(ended, [0] * len(ended))

@@ -19,9 +19,10 @@ import msgspec
 import pytest
 
 import sql
-from server.assembly import stats_of
-from server.config import keys, sections
+from server.config import Config, keys, sections
+from server.figures import AccountCount, numbers_of, texts_of
 from server.operations import OPERATIONS
+from server.process_figures import ProcessFigures
 from server.topic_wire import ConsumeBody
 from server.wire import IngestSuccess, SqlRequest, SqlSuccess
 from sql.database import Database
@@ -150,7 +151,15 @@ def test_the_examples_of_errors_are_what_is_answered(tmp_path: Path) -> None:
 def test_every_figure_is_documented(tmp_path: Path) -> None:
     text = page("operations.md")
     with StorageEngine.open(tmp_path / "data", StorageOptions(map_start=64 << 20)) as engine:
-        for metric in stats_of(engine, 0.0):
+        database = Database(engine, temp_folder=tmp_path / "duck")
+        process = ProcessFigures()
+        figures = {
+            *texts_of(process),
+            *numbers_of(engine, process, Config(), AccountCount(engine)),
+            *database.figures(),
+        }
+        database.close()
+        for metric in figures:
             assert f"`{metric}`" in text, metric
 
 

@@ -337,6 +337,11 @@ class EventStream:
     # --- member of the service ------------------------------------------------------------------------------------
 
     @property
+    def exchange(self) -> Exchange:
+        """The request that it began with."""
+        return self._exchange
+
+    @property
     def last_heard(self) -> float:
         """`loop.time()` when the client last took something."""
         return self._heard

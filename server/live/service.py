@@ -67,6 +67,11 @@ class Member(Protocol):
         ...
 
     @property
+    def exchange(self) -> Exchange:
+        """The request that it began with."""
+        ...
+
+    @property
     def last_heard(self) -> float:
         """`loop.time()` of its last sign of life."""
         ...
@@ -238,6 +243,14 @@ class LiveService:
 
     def __len__(self) -> int:
         return len(self._members)
+
+    def members(self) -> list[Member]:
+        """Who is there, signed in or not. Any thread."""
+        return list(self._members.values())
+
+    def time(self) -> float:
+        """The clock of `Member.last_heard`. Any thread."""
+        return 0.0 if self._loop is None else self._loop.time()
 
     def last_heard_us(self, connection_id: str) -> int | None:
         """The time of day of a client's last sign of life, in microseconds; None if it is not there. Any thread."""

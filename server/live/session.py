@@ -430,6 +430,11 @@ class Session:
     # --- heartbeat ------------------------------------------------------------------------------------------------
 
     @property
+    def exchange(self) -> Exchange:
+        """The request that it began with."""
+        return self._exchange
+
+    @property
     def last_heard(self) -> float:
         """`loop.time()` of the client's last sign of life."""
         return self.connection.last_heard

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import socket
-import sys
-import time
-
 import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from server.exchange import exchange_of
+from server.process_figures import MIB, hostname, memory_bytes
 from server.state import AppState
 from server.version import build_date, version
 from server.wire import ClusterHealth, ClusterNode, Health, HealthDenied
@@ -26,7 +21,6 @@ class HealthRoutes:
 
     def __init__(self, state: AppState) -> None:
         self._state = state
-        self._started = time.monotonic()
 
     def routes(self) -> list[Route]:
         """Return the three routes."""
@@ -46,7 +40,7 @@ class HealthRoutes:
         """Tell the state of the only node there is."""
         if not exchange_of(request.scope).loopback:
             return PlainTextResponse(_CLUSTER_DENIED, 403)
-        uptime = int(time.monotonic() - self._started)
+        process = self._state.process
         host, port = request.scope["server"] or ("localhost", 0)
         node = ClusterNode(
             node_id=1,
@@ -55,10 +49,11 @@ class HealthRoutes:
             api_addr=f"{host}:{port}",
             is_self=True,
             is_leader=True,
-            hostname=socket.gethostname(),
-            memory_usage_mb=_memory_mb(),
-            uptime_seconds=uptime,
-            uptime_human=_human(uptime),
+            hostname=hostname(),
+            memory_usage_mb=memory_bytes() // MIB,
+            cpu_usage_percent=process.cpu_percent(),
+            uptime_seconds=process.uptime_seconds,
+            uptime_human=process.uptime_human,
         )
         body = ClusterHealth(
             status="healthy",
@@ -72,18 +67,3 @@ class HealthRoutes:
 
 def _json(body: msgspec.Struct, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status, media_type="application/json")
-
-
-def _memory_mb() -> int:
-    """Memory that the process holds now; where the system does not tell, the most that it ever held."""
-    try:
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123  one read of a kernel file
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1_048_576
-    except OSError:
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 1_048_576
-
-
-def _human(seconds: int) -> str:
-    hours, rest = divmod(seconds, 3600)
-    return f"{hours // 24}d {hours % 24}h {rest // 60}m {rest % 60}s"

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from sql.alter_table import check_may_alter
+from sql.audit import record
 from sql.ddl import require_table
 from sql.errors import ExecutionError, Unsupported
 from sql.identity import Role
@@ -66,6 +67,9 @@ def create_index(statement: CreateIndex, context: StatementContext, services: Se
                 table, indexes=(*table.indexes, index), next_index_id=table.next_index_id + 1, updated_at=wtxn.now_us()
             )
         )
+        details = {"table": table.full_name, "columns": list(statement.columns), "unique": statement.unique}
+        target = f"{table.namespace}.{index.name}"
+        record(wtxn, context, "CREATE_INDEX", target, details, context.subject)
         return _Defined(table, index)
 
     with storage_errors():
@@ -165,6 +169,7 @@ def drop_index(statement: DropIndex, context: StatementContext, services: Servic
         check_may_alter(context.identity, table)
         index = table.index(statement.name.name)
         assert index is not None
+        record(wtxn, context, "DROP_INDEX", full_name, {"table": table.full_name}, context.subject)
         return drop_definition(wtxn, table, index.index_id)
 
     with storage_errors():

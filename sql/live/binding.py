@@ -24,6 +24,8 @@ from sql.services import Services, StatementContext
 from sql.storage_errors import storage_errors
 from sql.system_tables import SYSTEM_NAMESPACES
 from sql.templates import lift_literals
+from sql.views.errors import blaming_views
+from sql.views.simple import over_table
 from sql.workers import Control
 from storage.views import ReadView
 
@@ -161,6 +163,8 @@ def _planned(shape: _Shape, request: _Request, services: Services, view: ReadVie
     source = ast.args["from_"].this
     if source.db in SYSTEM_NAMESPACES:
         return SystemQuery(ast, binding, services, request.sql, request.params, request.identity, request.now_us, view)
-    plan = plan_live(ast, binding, (shape.text, *shape.key[3:]), services.bigint)
+    merged, views = over_table(ast, binding, "a live query")
+    with blaming_views(views, binding.check_view):
+        plan = plan_live(merged, binding, (shape.text, *shape.key[3:]), services.bigint, views)
     services.live_plans.put(shape.key, view.catalog.version, plan)
     return plan

@@ -1,8 +1,8 @@
 """What changes of the catalog and of accounts mean for subscriptions.
 
-A query of a changed table is bound anew; where that fails (the table is gone, it may no longer be read, a column is
-gone) its subscriptions end with that error. A subscription ends when its user was dropped or has another role now.
-Subscriptions of other tables and users are not looked at.
+A query of a changed table or view is bound anew; where that fails (the table is gone, it may no longer be read, a
+column is gone) its subscriptions end with that error. So they do where a view is another one now. A subscription ends
+when its user was dropped or has another role now. Subscriptions of other tables and users are not looked at.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from sql.live.evaluation import Evaluation, as_client_error
 from sql.live.interface import LiveQuery
 from sql.live.registry import Registry
 from sql.live.subscription import Subscription, SubscriptionState
+from sql.live.table_query import TableQuery
 from storage.catalog import USER_KIND, UserDef
 from storage.changes import ChangeSet
 from storage.engine import StorageEngine
-from storage.objects import TABLE
+from storage.objects import TABLE, VIEW
 from storage.views import ReadView
 
 log = logging.getLogger("headrace.live")
@@ -55,7 +56,13 @@ class CatalogWatch:
         tables = {int(name) for kind, name in commit.objects if kind == TABLE}
         users = {name for kind, name in commit.objects if kind == USER_KIND}
         concerned = [subscription for user in users for subscription in self._registry.of_user(user)]
-        await self._review(self._registry.of_tables(tables), concerned)
+        views = {name for kind, name in commit.objects if kind == VIEW}
+        bound = self._registry.of_tables(tables)
+        if views:
+            known = set(map(id, bound))
+            through = (s for s in self._registry.all() if not views.isdisjoint(_views_of(s.query)))
+            bound += [s for s in through if id(s) not in known]
+        await self._review(bound, concerned)
 
     async def recheck(self, subscription: Subscription) -> None:
         """Look again at one that was bound before the newest change; never raises."""
@@ -110,7 +117,16 @@ def _verdict(query: LiveQuery, view: ReadView) -> Verdict:
         return as_client_error(error)
     if anew.table_id != query.table_id:
         return TableNotFound("The table of the live query was dropped; there is another one of its name now.")
+    if _views_of(anew) != _views_of(query):
+        return TableNotFound("A view of the live query was replaced by another one; subscribe again.")
     return anew
+
+
+def _views_of(query: LiveQuery) -> dict[str, object]:
+    """The views that a query reads, by full name, with what they are."""
+    if not isinstance(query, TableQuery):
+        return {}
+    return {name: (text, columns) for name, text, columns in query.plan.views}
 
 
 def _refusal(identity: Identity, view: ReadView) -> SqlError | None:

@@ -35,6 +35,7 @@ from storage.catalog import TableDef
 from storage.layout import layout_of
 from storage.types import ColumnType, Kind
 from storage.versions import change_columns
+from storage.view_definitions import ViewDef
 
 _SUBTLE = frozenset((Kind.FLOAT, Kind.DOUBLE, Kind.DECIMAL, Kind.EMBEDDING))
 _INDEXED = frozenset((
@@ -84,6 +85,8 @@ class LivePlan:
     """The columns that it reads, and their types."""
     bigint: BigintMode
     engine: Callable[[], QueryPlan]
+    views: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+    """The views that it reads the table through: full name, query and columns of each."""
 
     @property
     def is_native(self) -> bool:
@@ -140,10 +143,16 @@ class LivePlan:
         return not any(p.is_list or p.type.kind in _SUBTLE for p in self.parameters)
 
 
-def plan_live(ast: exp.Select, context: BindContext, shape: tuple[Hashable, ...], bigint: BigintMode) -> LivePlan:
+def plan_live(
+    ast: exp.Select,
+    context: BindContext,
+    shape: tuple[Hashable, ...],
+    bigint: BigintMode,
+    views: tuple[ViewDef, ...] = (),
+) -> LivePlan:
     """The plan of a query that `query_form` lets pass, over a table; raises an SqlError that says what is wrong.
 
-    `shape` is what tells it from other plans over the same table.
+    `shape` is what tells it from other plans over the same table, together with the `views` that were merged into it.
     """
     query = with_seq(ast)
     bound = resolve_one_table(query, context)
@@ -186,8 +195,9 @@ def plan_live(ast: exp.Select, context: BindContext, shape: tuple[Hashable, ...]
         columns = engine.columns
     _check_names(columns, items, ast)
     terms = key_terms(condition, use, [use], access_types or {}, alone=True)
+    through = tuple((view.full_name, view.sql, tuple(column.name for column in view.columns)) for view in views)
     return LivePlan(
-        shape=(use.target.table_id, use.target.schema_version, *shape),
+        shape=(use.target.table_id, use.target.schema_version, *shape, through),
         table=use.target,
         columns=columns,
         outputs=outputs,
@@ -199,6 +209,7 @@ def plan_live(ast: exp.Select, context: BindContext, shape: tuple[Hashable, ...]
         types={n: t for n, t in names.items() if n not in HIDDEN_COLUMNS and _reads(use, n)},
         bigint=bigint,
         engine=bound.engine if engine is None else _known(engine),
+        views=through,
     )
 
 

@@ -30,6 +30,7 @@ from sql.topic_statements import (
 from sql.topics.names import check_may_define, require_topic
 from sql.topics.settings import TopicSettings
 from sql.topics.sources import OPERATIONS, shown_operations, sources_of
+from sql.views.simple import source_over_table, table_behind
 from sql.writing import StatementContext
 from storage.topic_definitions import MAX_PARTITIONS, TopicDef
 from storage.topic_writes import NEVER
@@ -73,7 +74,7 @@ def run(
     if isinstance(statement, AddTopicSource):
         return _add_source(statement, topic, wtxn, context, binding)
     if isinstance(statement, DropTopicSource):
-        return _drop_source(statement, topic, wtxn, context)
+        return _drop_source(statement, topic, wtxn, context, binding)
     return _alter(statement, topic, wtxn)
 
 
@@ -158,6 +159,7 @@ def _add_source(
     context: StatementContext,
     binding: BindContext,
 ) -> StatementResult:
+    statement = source_over_table(statement, binding)
     table = require_table(statement.table, wtxn, context, "a source of a topic")
     added = sources_of(statement, topic, table, binding)
     referred = topic.referred if table.table_id in topic.referred else (*topic.referred, table.table_id)
@@ -172,10 +174,14 @@ def _add_source(
 
 
 def _drop_source(
-    statement: DropTopicSource, topic: TopicDef, wtxn: WriteTransaction, context: StatementContext
+    statement: DropTopicSource,
+    topic: TopicDef,
+    wtxn: WriteTransaction,
+    context: StatementContext,
+    binding: BindContext,
 ) -> StatementResult:
     """Messages that the source brought stay, so `referred` does, too."""
-    table = require_table(statement.table, wtxn, context, "a source of a topic")
+    table = require_table(table_behind(statement.table, binding), wtxn, context, "a source of a topic")
     present = tuple(source.operation for source in topic.sources if source.table_id == table.table_id)
     wanted = tuple(OPERATIONS[name] for name in statement.operations) or present
     missing = tuple(operation for operation in wanted if operation not in present)

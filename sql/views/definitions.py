@@ -1,4 +1,4 @@
-"""CREATE and DROP VIEW, carried out in the writer.
+"""CREATE and DROP VIEW.
 
 What is kept of a view's query is text: the canonical one of its tree, with namespaces and columns written out. It must
 come to the same query for the engine as the tree, to the letter; where it does not, the text as written is kept, with
@@ -7,7 +7,7 @@ the namespace that it was written in.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import msgspec
 from sqlglot import exp
@@ -17,9 +17,10 @@ from sql.create_table import MAX_COLUMNS, SYSTEM_NAMESPACES
 from sql.dialect import parse_batch
 from sql.errors import ExecutionError, InvalidSql, PermissionDenied, SqlError, Unsupported
 from sql.generate import text_of
-from sql.identity import Role
+from sql.identity import Identity, Role
 from sql.names import check_column_name, check_view_name
 from sql.namespaces import require_namespace
+from sql.plan import QueryPlan
 from sql.results import ResultColumn, StatementResult
 from sql.rewrite import name_outputs
 from sql.rights import nearest
@@ -27,53 +28,67 @@ from sql.scope import invalid, named_tables
 from sql.stored_text import expression_to_text
 from sql.syntax import copied
 from sql.table_name import TableName
-from sql.view_statements import CreateView, DropView, ViewDefinition
+from sql.view_statements import CreateView, DropView
 from sql.views.errors import missing_view
 from sql.views.expansion import MAX_TEXT, view_query
-from sql.views.stars import fix_stars
 from sql.views.reading import views_over
+from sql.views.stars import fix_stars
 from sql.writing import DefinitionWriter, StatementContext, time_of
 from storage.catalog import TableDef
 from storage.view_definitions import ViewColumn, ViewDef
+from storage.views import ReadView
 
 
-def run(
-    statement: ViewDefinition, txn: DefinitionWriter, context: StatementContext, binding: BindContext
-) -> StatementResult:
-    """Carry out one statement; both are for dba and system."""
-    if not context.identity.role.is_admin:
-        raise PermissionDenied("Permission denied: views are managed by the roles dba and system")
-    if isinstance(statement, DropView):
-        return _drop(statement, txn, context)
-    return _create(statement, txn, context, binding)
+@dataclass(frozen=True, slots=True)
+class PreparedView:
+    """A view that CREATE VIEW makes, or None with what to answer instead; it holds for one version of the catalog."""
+
+    version: int
+    view: ViewDef | None
+    result: StatementResult
 
 
-def _create(
-    statement: CreateView, txn: DefinitionWriter, context: StatementContext, binding: BindContext
-) -> StatementResult:
+def prepare(statement: CreateView, state: ReadView, context: StatementContext, binding: BindContext) -> PreparedView:
+    """Bind the query of a new view, which takes the query engine: before the writer is asked for. Raises SqlError."""
+    check_may_define(context.identity)
     namespace, name = _target(statement.view, context)
     full_name = f"{namespace}.{name}"
-    require_namespace(txn, namespace)
-    if txn.catalog.table(namespace, name) is not None:
+    require_namespace(state, namespace)
+    catalog = state.catalog
+    if catalog.table(namespace, name) is not None:
         raise ExecutionError(f"Already exists: Table {full_name} already exists; it is not a view")
-    old = txn.catalog.view(namespace, name)
+    old = catalog.view(namespace, name)
     if old is not None and not statement.or_replace:
         if statement.if_not_exists:
-            return StatementResult(message=f"View {full_name} already exists (skipped)")
+            answer = StatementResult(message=f"View {full_name} already exists (skipped)")
+            return PreparedView(catalog.version, None, answer)
         raise ExecutionError(f"Already exists: View {full_name} already exists")
     check_view_name(name)
-    now = time_of(txn)
-    view = msgspec.structs.replace(
-        define(statement, ViewDef(namespace, name, (), ""), binding),
-        owner=context.identity.user if old is None else old.owner,
-        created_at=now if old is None else old.created_at,
-        updated_at=now,
-    )
-    txn.put_view(view)
-    return StatementResult(message=f"View {full_name} created successfully")
+    view = ViewDef(namespace, name, (), "", owner=context.identity.user)
+    if old is not None:
+        view = msgspec.structs.replace(view, owner=old.owner, created_at=old.created_at)
+    made = define(statement, view, binding)
+    return PreparedView(catalog.version, made, StatementResult(message=f"View {full_name} created successfully"))
 
 
-def _drop(statement: DropView, txn: DefinitionWriter, context: StatementContext) -> StatementResult:
+def create(prepared: PreparedView, txn: DefinitionWriter) -> StatementResult:
+    """Store a view in the writer, whose catalog is that of the preparation."""
+    view = prepared.view
+    if view is not None:
+        now = time_of(txn)
+        txn.put_view(msgspec.structs.replace(view, created_at=view.created_at or now, updated_at=now))
+    return prepared.result
+
+
+def check_may_define(identity: Identity) -> None:
+    """Raise PermissionDenied unless the caller may create and drop views."""
+    if not identity.role.is_admin:
+        raise PermissionDenied("Permission denied: views are managed by the roles dba and system")
+
+
+def drop(statement: DropView, txn: DefinitionWriter, context: StatementContext) -> StatementResult:
+    """DROP VIEW, in the writer."""
+    check_may_define(context.identity)
     namespace, name = _target(statement.view, context)
     full_name = f"{namespace}.{name}"
     if txn.catalog.view(namespace, name) is None:
@@ -103,9 +118,7 @@ def refresh_views(table: TableDef, txn: DefinitionWriter, binding: BindContext) 
             columns = _columns_of(whole, view)
         except SqlError:
             continue  # it says itself what is missing when it is used
-        changed = tuple(
-            ViewColumn(old.name, new.type) for old, new in zip(view.columns, columns, strict=True)
-        )
+        changed = tuple(ViewColumn(old.name, new.type) for old, new in zip(view.columns, columns, strict=True))
         if changed != view.columns:
             txn.put_view(msgspec.structs.replace(view, columns=changed, updated_at=time_of(txn)))
 
@@ -128,7 +141,7 @@ def define(statement: CreateView, view: ViewDef, binding: BindContext) -> ViewDe
         for name, column in zip(_names(statement, plan.columns), plan.columns, strict=True)
     )
     starred = fix_stars(tree, lambda query: bind_query(query, binding))
-    text = _text(tree, binding)
+    text = _text(tree, bind_query(tree, binding) if starred else plan, binding)
     if text is None:
         if starred:
             raise Unsupported("The query cannot be kept with its stars written out: name the columns instead of *.")
@@ -187,9 +200,9 @@ def _qualify(tree: exp.Expr, namespace: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _text(tree: exp.Query, binding: BindContext) -> str | None:
-    """The canonical text, if reading it gives the query back."""
-    wanted = bind_query(tree, binding).for_duckdb()
+def _text(tree: exp.Query, plan: QueryPlan, binding: BindContext) -> str | None:
+    """The canonical text, if reading it gives the query of the plan back."""
+    wanted = plan.for_duckdb()
     try:
         text = expression_to_text(tree)
         read = parse_batch(text)

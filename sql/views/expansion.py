@@ -5,8 +5,8 @@ types, the guard) sees tables and nothing else, and sees them for the caller: **
 it**. It opens no table that he may not read, and USER tables in it show him his own rows. A view with its owner's
 rights would be a way around both, and rights would have to be decided in two places.
 
-A simple view is merged into the SELECT that reads it (`sql.views.merging`); any other one becomes a subquery. What comes
-out of a view's text has no place in the caller's: its nodes carry the place where the caller names the view.
+A simple view is merged into the SELECT that reads it (`sql.views.merging`); any other one becomes a subquery. What
+comes out of a view's text has no place in the caller's: its nodes carry the place where the caller names the view.
 
 Views may stand in views. Their depth, their number and the size of what comes out are bounded, because two lines
 doubled sixteen times are more than any parser should see.
@@ -19,7 +19,6 @@ from typing import Final
 from sqlglot import exp
 
 from sql.dialect import parse_batch
-from sql.errors import InvalidSql
 from sql.output_names import WRITTEN
 from sql.parser_checks import MAX_DEPTH
 from sql.scope import invalid, named_tables, position
@@ -53,7 +52,7 @@ def expand_views(tree: exp.Expr, catalog: Catalog, namespace: str) -> tuple[View
     expansion = _Expansion(catalog)
     expansion.expand(tree, namespace, ())
     if expansion.used:
-        _check_size(tree)
+        _check_size(tree, tree)
     return tuple(expansion.used)
 
 
@@ -99,6 +98,7 @@ class _Expansion:
         body = view_query(view)
         _place_at(body, node, view)
         self.expand(body, view.scope, (*path, view))
+        _check_size(body, node)
         if view not in self.used:
             self.used.append(view)
         if not node.alias:
@@ -136,9 +136,8 @@ def _place_at(body: exp.Expr, node: exp.Table, view: ViewDef) -> None:
 def _unqualify(tree: exp.Expr, view: ViewDef) -> None:
     """`namespace.view.column` becomes `view.column`: what stands in the view's place has no namespace."""
     for column in tree.find_all(exp.Column):
-        if column.table == view.name and isinstance(db := column.args.get("db"), exp.Identifier):
-            if db.name == view.namespace:
-                column.set("db", None)
+        if column.table == view.name and column.db == view.namespace:
+            column.set("db", None)
 
 
 def _subquery(node: exp.Table, view: ViewDef, body: exp.Query) -> exp.Subquery:
@@ -156,16 +155,16 @@ def _subquery(node: exp.Table, view: ViewDef, body: exp.Query) -> exp.Subquery:
     return found
 
 
-def _check_size(tree: exp.Expr) -> None:
-    """What a query may be as a text it may be with its views: the passes that follow are recursive."""
+def _check_size(tree: exp.Expr, place: exp.Expr) -> None:
+    """What a query may be as a text it may be with its views, at each step: what is done with trees is recursive."""
     joins = 0
     stack = [(tree, 1)]
     while stack:
         node, depth = stack.pop()
         if depth > MAX_DEPTH:
-            raise InvalidSql(f"The query nests deeper than {MAX_DEPTH} levels with the queries of its views.")
+            raise invalid(f"The query nests deeper than {MAX_DEPTH} levels with the queries of its views.", place)
         if isinstance(node, exp.Join):
             joins += 1
             if joins > MAX_JOINS:
-                raise InvalidSql(f"The query has more than {MAX_JOINS} joins with those of its views.")
+                raise invalid(f"The query has more than {MAX_JOINS} joins with those of its views.", place)
         stack += [(child, depth + 1) for child in node.iter_expressions()]

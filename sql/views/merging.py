@@ -1,13 +1,14 @@
 """Simple views, merged into the SELECT that reads them, so that it is a query of a table: native, by key, live.
 
-A view is simple when it is `SELECT outputs FROM one table [WHERE condition]` with outputs that are columns of the table,
-or expressions of one row that give the same value whenever they are evaluated. The SELECT that reads it must read nothing
-else and hold no query of its own. Where a name could mean something else afterwards than before, nothing is merged:
-the view becomes a subquery then, which is always right.
+A view is simple when it is `SELECT outputs FROM one table [WHERE condition]` with outputs that are columns of the
+table, or expressions of one row that give the same value whenever they are evaluated. The SELECT that reads it must
+read nothing else and hold no query of its own. Where a name could mean something else afterwards than before, nothing
+is merged: the view becomes a subquery then, which is always right.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from sqlglot import exp
@@ -19,6 +20,9 @@ from sql.syntax import copied
 from sql.system_tables import SYSTEM_NAMESPACES
 from storage.catalog import Catalog
 from storage.view_definitions import ViewDef
+
+MAX_COPIED: Final = 500
+"""Nodes of a view's expressions that may be put into one SELECT."""
 
 _BODY: Final = frozenset(("expressions", "from_", "where"))
 _READER: Final = frozenset((
@@ -85,7 +89,7 @@ def merge(node: exp.Table, view: ViewDef, body: exp.Expr, catalog: Catalog) -> b
     alias = (node.alias or view.name).lower()
     columns = _read_columns(select, simple, alias)
     items = None if columns is None else _items(select, simple, alias)
-    if columns is None or items is None:
+    if columns is None or items is None or _copies(columns, select, simple) > MAX_COPIED:
         return False
     select.set("expressions", items)
     for column in columns:
@@ -164,6 +168,18 @@ def _read_columns(select: exp.Select, simple: SimpleView, alias: str) -> list[ex
         elif qualifier or name not in aliases or name in simple.columns:
             return None
     return found
+
+
+def _copies(columns: Sequence[exp.Column], select: exp.Select, simple: SimpleView) -> int:
+    """Nodes of expressions that would be put in the places of columns: doubled in each of many views, it explodes."""
+    if simple.plain:
+        return 0
+    sizes = {
+        name: 0 if isinstance(output, exp.Column) else sum(1 for _ in output.walk())
+        for name, output in simple.outputs.items()
+    }
+    stars = sum(is_star(item) for item in select.expressions) * sum(sizes.values())
+    return stars + sum(sizes[column.name.lower()] for column in columns)
 
 
 def _items(select: exp.Select, simple: SimpleView, alias: str) -> list[exp.Expr] | None:

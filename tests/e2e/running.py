@@ -27,8 +27,9 @@ DEFAULTS = {
     "HEADRACE_RATE_LIMIT_MAX_QUERIES_PER_SEC": "0",
     "HEADRACE_AUTH_ARGON2_MEMORY_KIB": "1024",
     "HEADRACE_AUTH_ARGON2_ITERATIONS": "1",
+    "HEADRACE_RETENTION_ENABLE_DBA_STATS": "false",
 }
-"""Tests ask fast and sign in often."""
+"""Tests ask fast, sign in often, and some count commits."""
 
 
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:

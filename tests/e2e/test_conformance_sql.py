@@ -430,6 +430,6 @@ def test_there_is_no_cluster(app: RunningServer, action: str) -> None:
     assert "single node" in found.message
 
 
-@pytest.mark.parametrize("name", ["jobs", "storages", "audit_log", "manifest", "cluster"])
+@pytest.mark.parametrize("name", ["jobs", "storages", "manifest", "cluster"])
 def test_system_tables_of_later_issues_are_not_found(app: RunningServer, name: str) -> None:
     assert error(app.post(f"SELECT * FROM system.{name}"))[:2] == (404, "TABLE_NOT_FOUND")

@@ -142,7 +142,9 @@ def test_the_namespace_of_a_request(roles: Roles) -> None:
 
 
 def test_show_namespaces(roles: Roles) -> None:
-    for role, counted in (("user", [2, 0]), ("dba", [2, 11])):
+    own = roles.server.rows("SELECT count(*) FROM information_schema.tables WHERE table_schema = 'system'")[0][0]
+    assert own >= 19, "users, namespaces, schemas, tables, columns and the others of section 9"
+    for role, counted in (("user", [2, 0]), ("dba", [2, own])):
         (result,) = ok(roles.post(role, "SHOW NAMESPACES"))
         assert ", ".join(columns(result)) == COLUMNS["namespaces"]
         rows = {row[0]: row for row in result["rows"]}
@@ -247,8 +249,8 @@ def test_information_schema(roles: Roles) -> None:
         (schemata,) = ok(roles.post(role, "SELECT schema_name FROM information_schema.schemata"))
         assert {"app", "default"} <= {row[0] for row in schemata["rows"]}
         (tables,) = ok(roles.post(role, "SELECT * FROM information_schema.tables WHERE table_schema = 'app'"))
-        assert columns(tables) == ["table_catalog", "table_schema", "table_name", "table_type"]
-        assert [row[2:] for row in tables["rows"]] == [["docs", "BASE TABLE"], ["notes", "BASE TABLE"]]
+        assert columns(tables)[:4] == ["table_catalog", "table_schema", "table_name", "table_type"]
+        assert [row[2:4] for row in tables["rows"]] == [["docs", "BASE TABLE"], ["notes", "BASE TABLE"]]
         (shown,) = ok(
             roles.post(
                 role,

@@ -48,6 +48,9 @@ class FakeView:
     def expired_through(self, table: TableDef) -> int:
         return 0
 
+    def stored_bytes(self, table: TableDef, partition: str) -> int:
+        return self._all(table, partition).nbytes
+
     def topic_groups(self) -> Sequence[GroupPosition]:
         return [
             GroupPosition(topic, 0, "mailer", GroupState(7, 3, (Claim(4, 6, 0, 1, "x"),)), Bounds(0, 9))

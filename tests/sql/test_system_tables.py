@@ -15,11 +15,15 @@ from sql.identity import Identity
 from sql.live.subscription import LiveRequest, Subscription
 from sql.query import QueryRuntime
 from sql.results import ResultColumn, StatementResult
+from sql.running_transactions import RunningTransaction
 from sql.show import describe, show
 from sql.statements import Describe, Show
-from sql.system_tables import SystemContext, default_registry
+from sql.system_rows import LogLine, NodeFigures, SessionRow
+from sql.system_tables import Sought, SystemContext, default_registry
+from sql.topics.messages import Message
 from storage.catalog import AccessLevel, ColumnDef, SchemaVersion, TableKind, UserDef
-from storage.topic_definitions import TopicDef
+from storage.topic_definitions import Operation, TopicDef
+from storage.transaction import Transaction
 from storage.types import BIGINT, INT, TEXT, decimal
 from tests.sql.fake_view import FakeView
 from tests.sql.query_support import ALICE, BOB, DBA, ROOT, World, table
@@ -35,14 +39,32 @@ REFERENCE = {
     "nullable, primary_key, primary_key_pos",
     "live": "live_id, connection_id, subscription_id, namespace_id, table_name, user_id, query, options, status, "
     "created_at, last_update, changes, node_id, last_ping_at",
+    "topic_messages": "topic_id, partition_id, offset, key, payload, timestamp_ms, user_id, op",
+    "sessions": "session_id, backend_pid, current_schema, state, transaction_id, transaction_state, "
+    "transaction_has_writes, client_addr, transport, opened_at, last_seen_at, last_method",
+    "transactions": "transaction_id, owner_id, origin, state, age_ms, idle_ms, write_count, write_bytes, "
+    "touched_tables_count, snapshot_commit_seq",
+    "server_logs": "timestamp, level, thread, target, line, message",
+    "cluster": "cluster_id, node_id, role, status, rpc_addr, api_addr, is_self, is_leader, groups_leading, "
+    "total_groups, current_term, last_applied_log, leader_last_log_index, snapshot_index, catchup_progress_pct, "
+    "replication_lag, hostname, version, memory_mb, memory_usage_mb, cpu_usage_percent, uptime_seconds, uptime_human, "
+    "os, arch",
+    "cluster_groups": "group_id, cluster_id, node_id, group_type, current_term, vote, last_log_index, last_applied, "
+    "snapshot, purged, committed, state, current_leader, millis_since_quorum_ack",
     "settings": "name, value, description, category",
     "stats": "metric_name, metric_value",
     "datatypes": "arrow_type, kalam_type, sql_name, description",
     "topics": "topic_id, name, alias, partitions, retention_seconds, retention_max_bytes, routes, created_at, "
     "updated_at",
-    "topic_offsets": "topic_id, group_id, partition_id, last_acked_offset, updated_at, position, next_offset, lag, "
-    "claims, pending",
+    "topic_offsets": "topic_id, group_id, partition_id, last_acked_offset, updated_at",
 }
+OWN = {
+    "topic_offsets": "position, next_offset, lag, claims, pending",
+    "sessions": "user_id",
+    "transactions": "user_id",
+    "server_logs": "request_id",
+}
+"""Columns of ours, behind those of the reference."""
 NOTES = msgspec.structs.replace(
     table(1, "notes", [("id", BIGINT), ("body", TEXT), ("price", decimal(8, 2))]),
     schema_version=2,
@@ -62,6 +84,25 @@ class Caller:
     namespace: str = "default"
 
 
+SESSION = SessionRow(
+    session_id="r1", user_id="alice", state="active", client_addr="127.0.0.1", transport="http", opened_at=5,
+    last_seen_at=6, last_method="POST /v1/api/sql",
+)  # fmt: skip
+NODE = NodeFigures(
+    api_addr="127.0.0.1:2900", hostname="here", version="1", machine_memory_mb=100, memory_usage_mb=10,
+    cpu_usage_percent=1.5, uptime_seconds=61, uptime_human="0d 0h 1m 1s", os="linux", arch="x86_64",
+    first_retained_seq=3,
+)  # fmt: skip
+
+
+class Messages:
+    """A topic with one message, in place of `BrowsedTopics`."""
+
+    def messages(self, view: object, sought: Sought, *, bodies: bool) -> list[tuple[TopicDef, Message]]:
+        message = Message(0, 4, "k", b"{}" if bodies else b"", 2_000, "alice", Operation.UPDATE, 0, None)
+        return [(TopicDef(5, "default", "orders"), message)] if sought.admits("default.orders", 0) else []
+
+
 @dataclass(frozen=True)
 class FollowedTable:
     """A live query, as far as system.live looks at it."""
@@ -79,10 +120,14 @@ def subscription() -> Subscription:
 def world() -> Iterator[World]:
     view = FakeView([NOTES, STAFF], USERS, [TopicDef(5, "default", "orders")])
     view.put(NOTES, "alice", [(1, "x", None), (2, "y", None)])
+    running = RunningTransaction("alice", "r1")
+    running.begin("t1", Transaction(view))  # type: ignore[arg-type]
     world = World(view, DuckPool(DuckOptions(memory_bytes=256 << 20, threads=1, connections=1)))
     world.runtime = QueryRuntime(world.pool, world.runtime.functions, lambda identity: SystemContext(
         identity, settings=lambda: [("server.port", "2900", "Port", "server")], stats=lambda: {"commits": "7"},
-        live=lambda: [subscription()],
+        live=lambda: [subscription()], sessions=lambda: [SESSION], transactions=lambda: [running],
+        logs=lambda: [LogLine(1, "info", "MainThread", "headrace", 7, "hello", None)], node=lambda: NODE,
+        topics=Messages(),  # type: ignore[arg-type]
     ))  # fmt: skip
     yield world
     world.pool.close()
@@ -99,7 +144,7 @@ def command(world: World, text: str, identity: Identity = ALICE) -> StatementRes
 @pytest.mark.parametrize("name", sorted(REFERENCE))
 def test_columns_are_those_of_the_reference(world: World, name: str) -> None:
     result = world.run(f"select * from system.{name}", identity=ROOT)
-    assert ", ".join(result.column_names) == REFERENCE[name]
+    assert ", ".join(result.column_names) == ", ".join(filter(None, (REFERENCE[name], OWN.get(name))))
     assert result.num_rows > 0
 
 
@@ -119,7 +164,8 @@ def test_rows(world: World) -> None:
     assert rows("select user_id, password_hash, role, email from system.users order by 1") == [
         ("ann", "***", "user", "ann@example.org"), ("svc", None, "service", None),
     ]  # fmt: skip
-    assert rows("select namespace_id, table_count from system.namespaces") == [("default", 2), ("system", 13)]
+    ours = sum(provider.namespace == "system" for provider in default_registry())
+    assert rows("select namespace_id, table_count from system.namespaces") == [("default", 2), ("system", ours)]
     assert rows("select table_name, version from system.tables order by 1") == [("notes", 2), ("staff", 1)]
     columns = "column_name, data_type, primary_key, primary_key_pos"
     assert rows(f"select {columns} from system.columns where table_name = 'notes'") == [
@@ -136,19 +182,26 @@ def test_rows(world: World) -> None:
     ]  # fmt: skip
 
 
-def test_information_schema(world: World) -> None:
-    assert world.rows("select * from information_schema.tables where table_schema = 'default'") == [
-        ("kalam", "default", "notes", "BASE TABLE")
+def test_rows_of_the_server(world: World) -> None:
+    def rows(text: str) -> list[tuple[object, ...]]:
+        return world.rows(text, identity=DBA)
+
+    assert rows(
+        "select session_id, transaction_id, transaction_state, transaction_has_writes from system.sessions"
+    ) == [("r1", "t1", "open_read", False)]
+    assert rows("select transaction_id, owner_id, user_id, write_count from system.transactions") == [
+        ("t1", "r1", "alice", 0)
     ]
-    assert world.rows(
-        "select column_name, ordinal_position, is_nullable, data_type, numeric_precision, numeric_scale "
-        "from information_schema.columns where table_name = 'notes'"
-    ) == [
-        ("id", 1, "NO", "BIGINT", 64, 0), ("body", 2, "YES", "TEXT", None, None),
-        ("price", 3, "YES", "DECIMAL(8,2)", 8, 2),
-    ]  # fmt: skip
-    names = [row[0] for row in world.rows("select schema_name from information_schema.schemata")]
-    assert names == ["default", "information_schema"]
+    seq = world.view.seq
+    assert rows("select node_id, is_leader, last_applied_log, memory_usage_mb from system.cluster") == [
+        (1, True, seq, 10)
+    ]
+    assert rows("select purged, committed, current_leader from system.cluster_groups") == [(2, seq, 1)]
+    assert rows("select level, line, message from system.server_logs") == [("info", 7, "hello")]
+    assert rows("select offset, key, payload, timestamp_ms, op from system.topic_messages") == [
+        (4, "k", b"{}", 2, "update")
+    ]
+    assert rows("select count(*) from system.topic_messages where topic_id = 'default.others'") == [(0,)]
 
 
 def test_show_and_describe(world: World) -> None:
@@ -181,10 +234,19 @@ def test_show_and_describe(world: World) -> None:
 
 
 def test_stats_count_the_callers_rows(world: World) -> None:
-    for identity, rows in ((ALICE, 2), (BOB, 0), (ROOT, 0)):
-        stats = command(world, "show stats for table notes", identity)
+    followed = [subscription()]
+    for identity, rows, streams in ((ALICE, 2, 1), (BOB, 0, 0), (ROOT, 0, 0)):
+        statement = parse_batch("show stats for table notes")[0].statement
+        assert isinstance(statement, Show)
+        stats = show(statement, world.view, Caller(identity), world.system, lambda: followed)
         assert stats.table is not None
         assert stats.table.to_pylist() == [{
             "table_name": "notes", "namespace": "default", "schema_version": 2, "logical_rows": rows,
-            "flushed_segments": 0, "active_streams": 0, "memory_bytes": 0,
+            "flushed_segments": 0, "active_streams": streams,
+            "memory_bytes": world.view.stored_bytes(NOTES, identity.user),
         }]  # fmt: skip
+
+
+def test_counting_tables_lists_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(world.view.catalog), "tables", None)
+    assert world.rows("select table_count from system.namespaces where name = 'default'", identity=DBA) == [(2,)]

@@ -57,7 +57,9 @@ def test_keys_sort_as_their_values_with_null_last(data: st.DataObject) -> None:
     keys = [marked_encoder(types)(values) for values in rows]
     sorted_by_value = sorted(rows, key=lambda values: [order_of(t, v) for t, v in zip(types, values, strict=True)])
     sorted_by_key = [values for _, values in sorted(zip(keys, rows, strict=True), key=lambda pair: pair[0])]
-    assert [tuple(map(str, values)) for values in sorted_by_key] == [tuple(map(str, values)) for values in sorted_by_value]
+    assert [tuple(map(str, values)) for values in sorted_by_key] == [
+        tuple(map(str, values)) for values in sorted_by_value
+    ]
     columns = [pa.array(column, arrow_type(t)) for column, t in zip(zip(*rows, strict=True), types, strict=True)]
     assert encode_marked_columns(types, columns) == keys
 

@@ -65,9 +65,9 @@ def writes(draw: st.DrawFn) -> str:
     form = draw(st.integers(0, 9))
     if form < 5:
         row = [draw(value(cells[name])) for name in cells]
-        return f"INSERT INTO {{t}} VALUES ({draw(st.integers(0, 8))}, {', '.join(row)}) ON CONFLICT (id) DO UPDATE SET " + (
-            ", ".join(f"{name} = EXCLUDED.{name}" for name in cells)
-        )
+        sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in cells)
+        values = f"({draw(st.integers(0, 8))}, {', '.join(row)})"
+        return f"INSERT INTO {{t}} VALUES {values} ON CONFLICT (id) DO UPDATE SET {sets}"
     where = draw(conditions)
     if form < 8:
         name = draw(names)
@@ -120,7 +120,8 @@ class Pair:
     def write(self, sql: str) -> None:
         """The same write to all three."""
         counts = {
-            self.world.run(sql.format(t=f"{name}{self.number}"), identity=ALICE).row_count for name in ("plain", "indexed")
+            self.world.run(sql.format(t=f"{name}{self.number}"), identity=ALICE).row_count
+            for name in ("plain", "indexed")
         }
         assert len(counts) == 1
         self.duck.execute(sql.format(t="duck"))

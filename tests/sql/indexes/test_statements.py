@@ -27,7 +27,9 @@ def world(tmp_path: Path) -> Iterator[IndexWorld]:
 
 
 def test_an_index_is_created_shown_used_and_dropped(world: IndexWorld) -> None:
-    assert world.run("CREATE INDEX by_room ON m (room, at)").message == "Index by_room on table app.m created successfully"
+    assert (
+        world.run("CREATE INDEX by_room ON m (room, at)").message == "Index by_room on table app.m created successfully"
+    )
     assert world.run("CREATE INDEX IF NOT EXISTS by_room ON m (n)").message == (
         "Index by_room already exists on table app.m (skipped)"
     )
