@@ -210,6 +210,21 @@ class StoredView:
         prefix = index_key_prefix(table.table_id, partition_key(partition), 0)
         return [seq for _, seq in self.find_range_full(prefix, low, high, limit, reverse)]
 
+    def index_entries(
+        self,
+        table: TableDef,
+        partition: str,
+        index_id: int,
+        low: bytes | None,
+        high: bytes | None,
+        *,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, int]]:
+        """Entries of any index; see ReadView."""
+        prefix = index_key_prefix(table.table_id, partition_key(partition), index_id)
+        return [(key[len(prefix) :], seq) for key, seq in self.find_range_full(prefix, low, high, limit, reverse)]
+
     def find_range_full(
         self, prefix: bytes, low: bytes | None, high: bytes | None, limit: int | None, reverse: bool
     ) -> list[tuple[bytes, int]]:
