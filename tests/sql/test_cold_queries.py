@@ -117,7 +117,8 @@ def cold(tmp_path: Path) -> Iterator[TopicWorld]:
         )
         for start in range(0, 500, 100):
             values = ", ".join(
-                f"({n}, '2025-01-0{n // 100 + 1} 00:{n % 60:02}:00', {n}.5, 'n{n:03}', '2025-02-0{n // 100 + 1}', 't{n:03}')"
+                f"({n}, '2025-01-0{n // 100 + 1} 00:{n % 60:02}:00', {n}.5, 'n{n:03}', '2025-02-0{n // 100 + 1}', "
+                f"'t{n:03}')"
                 for n in range(start, start + 100)
             )
             world.run(f"INSERT INTO app.m VALUES {values}")
