@@ -39,6 +39,10 @@ from sql.services import Services, StatementContext, context_of
 from sql.session import Session, numbered
 from sql.statements import Describe, ExecuteAs, Parsed, Query, Show, Statement
 from sql.storage_errors import storage_errors
+from sql.storages import moving
+from sql.storages.filesystems import RemoteTimeouts
+from sql.storages.policies import FlushScheduler, FlushSettings
+from sql.storages.registry import StorageRegistry
 from sql.system_rows import ServerFacts
 from sql.system_tables import SystemContext, own_tables
 from sql.topics.browsing import BrowsedTopics
@@ -102,6 +106,8 @@ class Database:
         live: LiveSettings | None = None,
         topics: TopicSettings | None = None,
         jobs: JobSettings | None = None,
+        flush: FlushSettings | None = None,
+        remote: RemoteTimeouts | None = None,
         ws_url: Callable[[], str] = str,
         last_heard: Callable[[str], int | None] = lambda connection_id: None,
         files: FileStore | None = None,
@@ -129,6 +135,7 @@ class Database:
                 node=facts.node,
                 topics=browsed,
                 job_progress=self.jobs.progress_of,
+                storage_base=self._services.storages.shown_base,
             ),
         )
         self._services = Services(
@@ -150,14 +157,19 @@ class Database:
         self._services.topics = self.topics
         self.jobs = self._services.jobs = JobService(engine, jobs)
         job_cleanup.register(self.jobs, engine)
+        moving.register(self.jobs, engine)
+        self._flushes = FlushScheduler(engine, self.jobs, flush)
+        self._services.storages = engine.cold.resolver = StorageRegistry(engine, remote)
         self._router = engine.router = SqlRouter(self._services)
 
     def start(self) -> None:
-        """Begin to run jobs; without it they are stored and wait. Raises StorageError."""
+        """Begin to run jobs and to honour flush policies; without it jobs are stored and wait. Raises StorageError."""
         self.jobs.start()
+        self._flushes.start()
 
     def close(self) -> None:
         """Stop what runs, give the query engine back; waits for both, but not for ever: see `Workers.run`."""
+        self._flushes.stop()
         self.jobs.stop()
         self.live.stop()
         self.topics.stop()

@@ -103,6 +103,16 @@ class KeyAccess:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnRange:
+    """What a term of WHERE says about a column: not less than, not greater than, one of. It narrows the scan only."""
+
+    column: str
+    low: tuple[Operand, ...] = ()
+    high: tuple[Operand, ...] = ()
+    among: tuple[Operand, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """One reading of one table. `columns` are needed, in the table's order, hidden ones last.
 
@@ -117,6 +127,7 @@ class Scan:
     columns: tuple[str, ...]
     key: KeyAccess | None = None
     ordered: bool = False
+    ranges: tuple[ColumnRange, ...] = ()
 
     @property
     def own_partition(self) -> bool:

@@ -38,6 +38,7 @@ from storage.views import ReadView
 if TYPE_CHECKING:
     from sql.jobs.service import JobService
     from sql.live.live_plan import LivePlan
+    from sql.storages.registry import StorageRegistry
     from sql.topics.hub import TopicHub
 
 _LEASE_SLACK = 5.0
@@ -120,6 +121,8 @@ class Services:
         self.topics: TopicHub
         """Set by `sql.database.Database` before any statement runs."""
         self.jobs: JobService
+        """Set likewise."""
+        self.storages: StorageRegistry
         """Set likewise."""
         self.files: FileStore | None = None
         """Where files are stored; None where there are none."""
