@@ -26,6 +26,8 @@ from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.identity import Identity
 from sql.jobs import cleanup as job_cleanup
+from sql.jobs.model import JobType
+from sql.jobs.run import JobRun
 from sql.jobs.service import JobService
 from sql.jobs.settings import JobSettings
 from sql.limits import SqlLimits
@@ -158,6 +160,7 @@ class Database:
         self.jobs = self._services.jobs = JobService(engine, jobs)
         job_cleanup.register(self.jobs, engine)
         moving.register(self.jobs, engine)
+        self._register_backups(engine, files)
         self._flushes = FlushScheduler(engine, self.jobs, flush)
         self._services.storages = engine.cold.resolver = StorageRegistry(engine, remote)
         self._router = engine.router = SqlRouter(self._services)
@@ -182,6 +185,22 @@ class Database:
     def _close_engines(self) -> None:
         self._pool.close()
         self._router.close()
+
+    def _register_backups(self, engine: StorageEngine, files: FileStore | None) -> None:
+        """Have jobs of backups run. What does the work is imported when one does: a server at rest is to be small."""
+
+        def backup(run: JobRun) -> str:
+            from sql.backup.running import run_backup
+
+            return run_backup(run, engine, files, metadata.version("headrace"))
+
+        def restore(run: JobRun) -> str:
+            from sql.backup.running import run_restore
+
+            return run_restore(run, engine)
+
+        self.jobs.register(JobType.BACKUP, backup, lane=lambda _: "backup")
+        self.jobs.register(JobType.RESTORE, restore, lane=lambda _: "backup")
 
     def figures(self) -> dict[str, int]:
         """Figures of statements, live queries, topics and jobs for system.stats, beside those that `stats` gives."""

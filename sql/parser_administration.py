@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sql import parser_live as live
+from sql.backup.statements import parse_backup, parse_restore
 from sql.cluster_statements import parse_cluster
 from sql.command import Command
 from sql.jobs.statements import parse_kill_job
@@ -25,6 +26,8 @@ ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
     ("storage", "check"): storages.parse_check,
     ("storage", "flush"): storages.parse_flush,
     ("storage", "compact"): storages.parse_compact,
+    ("backup", "database"): parse_backup,
+    ("restore", "database"): parse_restore,
     ("kill", "job"): parse_kill_job,
     ("kill", "live"): live.parse_kill,
     ("cluster",): parse_cluster,
