@@ -192,7 +192,7 @@ class Database:
         def backup(run: JobRun) -> str:
             from sql.backup.running import run_backup
 
-            return run_backup(run, engine, files, metadata.version("headrace"))
+            return run_backup(run, engine, files)
 
         def restore(run: JobRun) -> str:
             from sql.backup.running import run_restore

@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,7 +120,6 @@ def make_backup(
     engine: StorageEngine,
     files: FileStore | None,
     target: Path,
-    version: str,
     progress: Callable[[float, str], None],
     check: Callable[[], None],
 ) -> Made:
@@ -134,7 +134,7 @@ def make_backup(
         clear_leftovers(target)
         for attempt in range(_ATTEMPTS):
             try:
-                return _Backup(engine, files, target, database, version, progress, check).make()
+                return _Backup(engine, files, target, database, progress, check).make()
             except SnapshotExpired:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -192,7 +192,6 @@ class _Backup:
         files: FileStore | None,
         target: Path,
         database: str,
-        version: str,
         progress: Callable[[float, str], None],
         check: Callable[[], None],
     ) -> None:
@@ -200,7 +199,6 @@ class _Backup:
         self.files = files
         self.target = target
         self.database = database
-        self.version = version
         self.check = check
         self.report = progress
         self.now = SYSTEM_CLOCK.now_us()
@@ -240,7 +238,7 @@ class _Backup:
             seq = copy.snapshot.seq
             nbytes = copy.nbytes
         manifest = Manifest(
-            format=FORMAT, database=self.database, point=self.point, created_us=self.now, version=self.version,
+            format=FORMAT, database=self.database, point=self.point, created_us=self.now, version=_version(),
             seq=seq, data_bytes=nbytes, block_bytes=BLOCK_BYTES, index_sha256=pages.index_sha256, packs=pages.packs,
             files=found, new_bytes=self.added,
         )  # fmt: skip
@@ -342,6 +340,13 @@ class _Backup:
             stored = store_object(self.target, iter([data]), lambda _: self.check())
             found.append(self._stored(name, f"secret {name}", stored.sha256, stored.size, stored.added, 0))
         return found
+
+
+def _version() -> str:
+    try:
+        return metadata.version("headrace")
+    except metadata.PackageNotFoundError:  # run from its source, without being installed
+        return "0+unknown"
 
 
 @contextmanager

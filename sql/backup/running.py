@@ -66,10 +66,10 @@ def _path(path: str) -> Path:
     return Path(path)
 
 
-def run_backup(run: JobRun, engine: StorageEngine, files: FileStore | None, version: str) -> str:
+def run_backup(run: JobRun, engine: StorageEngine, files: FileStore | None) -> str:
     """The work of a backup job."""
     target = Path(str(run.job.argument("path")))
-    made = make_backup(engine, files, target, version, run.progress, run.check)
+    made = make_backup(engine, files, target, run.progress, run.check)
     manifest = made.manifest
     return (
         f"Restore point {manifest.point} of {manifest.total_bytes} bytes in '{target}': {manifest.new_bytes} bytes "
