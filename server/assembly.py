@@ -37,6 +37,7 @@ from server.session_list import session_rows
 from server.state import AppState
 from sql.database import Database
 from sql.duck import DuckOptions, bound_process_memory
+from sql.exports.definitions import ExportSettings
 from sql.jobs.settings import JobSettings
 from sql.limits import SqlLimits
 from sql.live.settings import LiveSettings
@@ -228,6 +229,9 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path, address:
             last_heard=last_heard,
             files=files,
             facts=facts,
+            exports=ExportSettings(
+                folder / "exports", config.exports.retention_days * 86_400.0, config.exports.max_bytes
+            ),
         )
         stack.callback(database.close)
         upgrades = Upgrades(config.security, context.cookies)

@@ -22,6 +22,8 @@ from sql.command import Command
 from sql.diagnostics import shown_in
 from sql.duck import DuckOptions, DuckPool
 from sql.errors import InvalidSql, QueryTimeout, StorageUnavailable, Unsupported
+from sql.exports.definitions import ExportSettings
+from sql.exports.keeping import ExportKeeper
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.identity import Identity
@@ -114,6 +116,7 @@ class Database:
         last_heard: Callable[[str], int | None] = lambda connection_id: None,
         files: FileStore | None = None,
         facts: ServerFacts | None = None,
+        exports: ExportSettings | None = None,
     ) -> None:
         self.limits = limits or SqlLimits()
         self._ws_url = ws_url
@@ -160,13 +163,17 @@ class Database:
         self.jobs = self._services.jobs = JobService(engine, jobs)
         job_cleanup.register(self.jobs, engine)
         moving.register(self.jobs, engine)
-        self._register_backups(engine, files)
+        self._register_backups(engine, files, exports)
+        self._services.exports = exports
+        self._exports = None if exports is None else ExportKeeper(engine, exports)
         self._flushes = FlushScheduler(engine, self.jobs, flush)
         self._services.storages = engine.cold.resolver = StorageRegistry(engine, remote)
         self._router = engine.router = SqlRouter(self._services)
 
     def start(self) -> None:
         """Begin to run jobs and to honour flush policies; without it jobs are stored and wait. Raises StorageError."""
+        if self._exports is not None:
+            self._exports.start()
         self.jobs.start()
         self._flushes.start()
 
@@ -174,6 +181,8 @@ class Database:
         """Stop what runs, give the query engine back; waits for both, but not for ever: see `Workers.run`."""
         self._flushes.stop()
         self.jobs.stop()
+        if self._exports is not None:
+            self._exports.stop()
         self.live.stop()
         self.topics.stop()
         self._workers.stop(StorageUnavailable("The server is shutting down."))
@@ -186,8 +195,8 @@ class Database:
         self._pool.close()
         self._router.close()
 
-    def _register_backups(self, engine: StorageEngine, files: FileStore | None) -> None:
-        """Have jobs of backups run. What does the work is imported when one does: a server at rest is to be small."""
+    def _register_backups(self, engine: StorageEngine, files: FileStore | None, exports: ExportSettings | None) -> None:
+        """Have jobs of backups and exports run; what does the work is imported when one does."""
 
         def backup(run: JobRun) -> str:
             from sql.backup.running import run_backup
@@ -199,6 +208,14 @@ class Database:
 
             return run_restore(run, engine)
 
+        def export(run: JobRun) -> str:
+            from sql.exports.running import run_export
+
+            assert exports is not None
+            return run_export(run, engine, files, exports)
+
+        if exports is not None:
+            self.jobs.register(JobType.USER_EXPORT, export)
         self.jobs.register(JobType.BACKUP, backup, lane=lambda _: "backup")
         self.jobs.register(JobType.RESTORE, restore, lane=lambda _: "backup")
 
@@ -274,6 +291,13 @@ class Database:
             return file, open_bytes(self._services, file)
 
         return await asyncio.to_thread(run)
+
+    async def find_export(self, user: str, export_id: str, identity: Identity) -> Path:
+        """The file of an export, if the caller may have it. Raises SqlError."""
+        from sql.exports.running import find_export
+
+        services, now = self._services, self._services.functions.now_us()
+        return await asyncio.to_thread(find_export, services.engine, services.exports, user, export_id, identity, now)
 
     def scope(self, namespace: str | None) -> str:
         """The request's namespace: as SQL folds names, capitals mean small letters unless there is one so spelt."""

@@ -9,6 +9,7 @@ from sql import parser_live as live
 from sql.backup.statements import parse_backup, parse_restore
 from sql.cluster_statements import parse_cluster
 from sql.command import Command
+from sql.exports.statements import parse_export, parse_show_export
 from sql.jobs.statements import parse_kill_job
 from sql.parser_cursor import Cursor
 from sql.settings_statements import parse_show_settings
@@ -28,6 +29,8 @@ ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
     ("storage", "compact"): storages.parse_compact,
     ("backup", "database"): parse_backup,
     ("restore", "database"): parse_restore,
+    ("export", "user", "data"): parse_export,
+    ("show", "export"): parse_show_export,
     ("kill", "job"): parse_kill_job,
     ("kill", "live"): live.parse_kill,
     ("cluster",): parse_cluster,

@@ -36,6 +36,7 @@ from storage.transaction import Transaction
 from storage.views import ReadView
 
 if TYPE_CHECKING:
+    from sql.exports.definitions import ExportSettings
     from sql.jobs.service import JobService
     from sql.live.live_plan import LivePlan
     from sql.storages.registry import StorageRegistry
@@ -126,6 +127,8 @@ class Services:
         """Set likewise."""
         self.files: FileStore | None = None
         """Where files are stored; None where there are none."""
+        self.exports: ExportSettings | None = None
+        """Where exports lie; None where there are none."""
         self.live_plans: PlanCache[LivePlan] = PlanCache(limits.plan_cache_entries)
         """Plans of live queries, by `sql.live.binding`."""
         self.transactions = RunningTransactions()
