@@ -19,7 +19,7 @@ from sqlglot import exp
 from sql.expression_nodes import text_as
 from sql.plain import NOT_PLAIN, parameter_index, plain_value
 from sql.plan import Bound, Constant, IndexAccess, ListRef, Operand
-from sql.pushdown import comparison, column_named, _plain, conjuncts, operand
+from sql.pushdown import _plain, column_named, comparison, conjuncts, operand
 from sql.scope import TableUse
 from storage.catalog import IndexState, TableDef
 from storage.types import ColumnType, Kind
@@ -106,7 +106,7 @@ def _equality(
             return None
         return name, (ListRef(index),)
     elif isinstance(term, exp.EQ):
-        comparison = comparison(term)
+        comparison = comparison_of(term)
         if comparison is None:
             return None
         node, values = comparison[0], comparison[2]
@@ -129,11 +129,11 @@ def _note_range(
     *,
     alone: bool,
 ) -> None:
-    comparison = comparison(term)
-    name = column_named(comparison[0], use, siblings, alone=alone) if comparison else None
-    if comparison is None or name is None or name not in types:
+    found = comparison(term)
+    name = column_named(found[0], use, siblings, alone=alone) if found else None
+    if found is None or name is None or name not in types:
         return
-    _, kind, values = comparison
+    _, kind, values = found
     sides: list[tuple[dict[str, Bound], exp.Expr, bool, int]] = []
     if kind in (exp.Between, exp.EQ):
         sides = [(terms.low, values[0], True, -1), (terms.high, values[-1], True, 1)]
