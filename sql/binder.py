@@ -24,6 +24,7 @@ from sql.duck import DuckPool
 from sql.duck_plan import plan_for_duckdb
 from sql.generate import text_of
 from sql.identity import Role
+from sql.index_access import scan_indexes
 from sql.native_plan import plan_native
 from sql.plain import parameter_index
 from sql.plan import JsonKind, Operand, Parameter, Path, QueryPlan, Source
@@ -31,6 +32,7 @@ from sql.pruning import column_ranges
 from sql.pushdown import key_access, key_terms
 from sql.rewrite import HiddenParameters, name_outputs, rewrite_bare_functions, rewrite_functions, unqualify_columns
 from sql.rights import resolve_table
+from sql.row_values import spell_out_rows
 from sql.scope import TableUse, invalid, mark_needed, named_tables, owning_select, position
 from sql.session_functions import leave_out_catalog, rewrite_bare_session_functions, rewrite_session_functions
 from sql.syntax import copied
@@ -101,6 +103,7 @@ class _Binder:
         leave_out_catalog(self.tree)
         self.views = expand_views(self.tree, context.catalog, context.namespace)
         self.tree = rewrite_session_functions(self.tree, context.namespace)
+        self.tree = spell_out_rows(self.tree)
         self.tree, self.volatile = rewrite_functions(self.tree, self.hidden)
         self.uses = self._resolve()
         rewrite_bare_functions(self.tree, self.uses, self.hidden)
@@ -189,9 +192,10 @@ class _Binder:
         point: tuple[Operand, ...] | None = None
         if access is not None and keys and len(access.prefix) == len(keys) and not plan.counts:
             point = access.prefix
+        indexes = () if point else scan_indexes(where.this if where else None, use, self.uses, types, alone=True)
         return QueryPlan(
             columns=columns,
-            scans=(replace(use.scan(), key=access, ordered=True, ranges=ranges),),
+            scans=(replace(use.scan(), key=access, ordered=plan.order is None, ranges=ranges, indexes=indexes),),
             parameters=tuple(Parameter(index, kind) for index, (kind, _) in sorted(types.items())),
             path=Path.NATIVE if point is None else Path.POINT,
             sql="",

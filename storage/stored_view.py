@@ -105,7 +105,10 @@ class StoredView:
                 after=self._cutoff(reader, table),
                 bounds=bounds,
             )
-        return schema, reader.cold.read_all(parts)  # files are read without the lock
+        return schema, reader.cold.read_all(parts, self._check)  # files are read without the lock
+
+    def _check(self) -> None:
+        """Called between files: may raise, to end a long scan."""
 
     def scan_newer(self, table: TableDef, partition: str, after: int, columns: Sequence[str]) -> pa.Table:
         """Live rows with a `_seq` beyond `after`, as `scan` gives them, with `_seq` first."""
@@ -206,6 +209,21 @@ class StoredView:
         """Primary keys in a range; see ReadView."""
         prefix = index_key_prefix(table.table_id, partition_key(partition), 0)
         return [seq for _, seq in self.find_range_full(prefix, low, high, limit, reverse)]
+
+    def index_entries(
+        self,
+        table: TableDef,
+        partition: str,
+        index_id: int,
+        low: bytes | None,
+        high: bytes | None,
+        *,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, int]]:
+        """Entries of any index; see ReadView."""
+        prefix = index_key_prefix(table.table_id, partition_key(partition), index_id)
+        return [(key[len(prefix) :], seq) for key, seq in self.find_range_full(prefix, low, high, limit, reverse)]
 
     def find_range_full(
         self, prefix: bytes, low: bytes | None, high: bytes | None, limit: int | None, reverse: bool

@@ -84,6 +84,19 @@ class ReadView(Protocol):
     ) -> list[int]:
         """Current `_seq`s of primary keys from `low` (a prefix, included) to `high` (excluded), in key order."""
 
+    def index_entries(
+        self,
+        table: TableDef,
+        partition: str,
+        index_id: int,
+        low: bytes | None,
+        high: bytes | None,
+        *,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, int]]:
+        """(key, current `_seq`) of any index from `low` (a prefix, included) to `high` (excluded), in key order."""
+
     def partitions(self, table: TableDef) -> list[str]:
         """The partitions (user ids, or "") that hold or held rows."""
 

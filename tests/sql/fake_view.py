@@ -141,6 +141,22 @@ class FakeView:
         seqs = [seq for key, seq in keys if (low is None or key >= low) and (high is None or key < high)]
         return (seqs[::-1] if reverse else seqs)[:limit]
 
+    def index_entries(
+        self,
+        table: TableDef,
+        partition: str,
+        index_id: int,
+        low: bytes | None,
+        high: bytes | None,
+        *,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, int]]:
+        assert index_id == 0
+        keys = self._keys(table, partition)
+        found = [(key, seq) for key, seq in keys if (low is None or key >= low) and (high is None or key < high)]
+        return (found[::-1] if reverse else found)[:limit]
+
     def partitions(self, table: TableDef) -> list[str]:
         return sorted(partition for table_id, partition in self._rows if table_id == table.table_id)
 
