@@ -106,10 +106,10 @@ def _equality(
             return None
         return name, (ListRef(index),)
     elif isinstance(term, exp.EQ):
-        comparison = comparison_of(term)
-        if comparison is None:
+        found = comparison(term)
+        if found is None:
             return None
-        node, values = comparison[0], comparison[2]
+        node, values = found[0], found[2]
     if not isinstance(node, exp.Column) or not values or len(values) > MAX_IN:
         return None
     name = column_named(node, use, siblings, alone=alone)
