@@ -249,7 +249,9 @@ def test_who_may(roles: Roles, t: RunningServer) -> None:
 
 
 def test_indexes_outlive_a_kill(fresh_server: RunningServer) -> None:
-    fresh_server.sql("CREATE NAMESPACE app; CREATE TABLE app.t (id INT PRIMARY KEY, a INT); CREATE INDEX i ON app.t (a)")
+    fresh_server.sql(
+        "CREATE NAMESPACE app; CREATE TABLE app.t (id INT PRIMARY KEY, a INT); CREATE INDEX i ON app.t (a)"
+    )
     fresh_server.sql("CREATE UNIQUE INDEX u ON app.t (a, id); INSERT INTO app.t SELECT i, i % 5 FROM range(50) r(i)")
     records(fresh_server.post("SHOW INDEXES FROM app.t"))
     fresh_server.restart()
