@@ -1,4 +1,4 @@
-"""NOT NULL, keys, UNIQUE and CHECK over hot and cold rows, in batches and transactions; messages as clients match them."""
+"""NOT NULL, keys, UNIQUE and CHECK over hot and cold rows, in batches and transactions, with their messages."""
 
 from __future__ import annotations
 

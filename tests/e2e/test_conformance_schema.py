@@ -1,4 +1,4 @@
-"""ALTER TABLE on filled tables (hot and cold), schema history, DESCRIBE, SHOW: what `test_conformance_tables` leaves."""
+"""ALTER TABLE on hot and cold rows, schema history, DESCRIBE, SHOW: what `test_conformance_tables` leaves."""
 
 from __future__ import annotations
 

@@ -80,8 +80,10 @@ def test_the_seeded_one(roles: Roles) -> None:
         "CREATE STORAGE 's' TYPE 'filesystem' PATH '{p}'",
         "CREATE STORAGE \"s\" TYPE filesystem BASE_DIRECTORY '{p}'",
         "CREATE STORAGE s TYPE filesystem NAME 'Name ''n''' DESCRIPTION 'é \U0001f600' PATH '{p}'",
-        "CREATE STORAGE s TYPE filesystem PATH '{p}' SHARED_TABLES_TEMPLATE 'x/{{namespace}}/{{tableName}}'"
-        " USER_TABLES_TEMPLATE 'y/{{namespace}}/{{tableName}}/{{userId}}' CONFIG '{{}}'",
+        (
+            "CREATE STORAGE s TYPE filesystem PATH '{p}' SHARED_TABLES_TEMPLATE 'x/{{namespace}}/{{tableName}}'"
+            " USER_TABLES_TEMPLATE 'y/{{namespace}}/{{tableName}}/{{userId}}' CONFIG '{{}}'"
+        ),
         "CREATE STORAGE s\n  TYPE filesystem -- a comment\n  PATH '{p}' /* another */ ;",
     ],
 )
