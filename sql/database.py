@@ -214,13 +214,14 @@ class Database:
         self._router.close()
 
     def figures(self) -> dict[str, int]:
-        """Figures of statements, live queries, topics and jobs for system.stats, beside those that `stats` gives."""
+        """Figures of what statements, live queries, topics, jobs and storages do for system.stats, beside `stats`."""
         statements = {
             "active_transactions": len(self._services.transactions),
             "plan_cache_size": self._services.cached_plans,
             "server_workers_busy": self._workers.busy,
         }
-        return {**statements, **self.live.stats(), **self.topics.stats(), **self.jobs.figures()}
+        storages = self._services.storages.figures()
+        return {**statements, **self.live.stats(), **self.topics.stats(), **self.jobs.figures(), **storages}
 
     # --- statements ----------------------------------------------------------------------------------------------
 
