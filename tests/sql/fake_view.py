@@ -60,7 +60,7 @@ class FakeView:
             for topic in self.catalog.topics()
         ]
 
-    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+    def segments(self, table_id: int | None = None, user: str | None = None) -> Sequence[Segment]:
         return [
             Segment(
                 segment_id=table.table_id, table_id=table.table_id, user="ann" if table.per_user else "",
