@@ -67,6 +67,7 @@ class FakeView:
                 storage_id="local", path="batch-1.parquet", status=SegmentStatus.COMMITTED, schema_version=1,
             )
             for table in self.catalog.tables()
+            if user in (None, "ann" if table.per_user else "") and table_id in (None, table.table_id)
         ]  # fmt: skip
 
     def _all(self, table: TableDef, partition: str) -> pa.Table:
