@@ -42,6 +42,8 @@ from sql.jobs.settings import JobSettings
 from sql.limits import SqlLimits
 from sql.live.settings import LiveSettings
 from sql.rendering import BigintMode
+from sql.storages.filesystems import RemoteTimeouts
+from sql.storages.policies import FlushSettings
 from sql.system_rows import ServerFacts
 from sql.topics.settings import TopicSettings
 from sql.user_cleanup import UserCleanupSettings
@@ -228,6 +230,10 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path, address:
             live=live_settings(config, folder / "tmp"),
             topics=topic_settings(config),
             jobs=job_settings(config),
+            flush=FlushSettings(config.flush.check_interval_seconds),
+            remote=RemoteTimeouts(
+                config.storage.remote_timeouts.connect_timeout_secs, config.storage.remote_timeouts.request_timeout_secs
+            ),
             ws_url=urls.of_current,
             last_heard=last_heard,
             files=files,

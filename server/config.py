@@ -31,6 +31,13 @@ class ServerSection(msgspec.Struct, frozen=True):
     ] = 10
 
 
+class RemoteTimeoutsSection(msgspec.Struct, frozen=True):
+    """How long object stores may take to answer."""
+
+    connect_timeout_secs: Annotated[float, Meta(gt=0, le=3600, description="Time to connect to one")] = 10.0
+    request_timeout_secs: Annotated[float, Meta(gt=0, le=3600, description="Time for one answer")] = 60.0
+
+
 class StorageSection(msgspec.Struct, frozen=True):
     """The data folder and the storage engine."""
 
@@ -46,6 +53,7 @@ class StorageSection(msgspec.Struct, frozen=True):
     snapshot_lease_seconds: Annotated[
         float, Meta(gt=0, description="How long one reader may keep old pages before it is ended")
     ] = 300.0
+    remote_timeouts: RemoteTimeoutsSection = msgspec.field(default_factory=RemoteTimeoutsSection)
 
 
 class RetentionSection(msgspec.Struct, frozen=True):
@@ -388,6 +396,14 @@ class JobsSection(msgspec.Struct, frozen=True):
     ] = 10.0
 
 
+class FlushSection(msgspec.Struct, frozen=True):
+    """When rows of tables with a flush policy move to cold files."""
+
+    check_interval_seconds: Annotated[
+        float, Meta(gt=0, le=86_400, description="Time between looks for tables whose policy asks for a flush")
+    ] = 60.0
+
+
 class ExecutionSection(msgspec.Struct, frozen=True):
     """Bounds of a statement."""
 
@@ -485,6 +501,7 @@ class Config(msgspec.Struct, frozen=True):
     live: LiveSection = msgspec.field(default_factory=LiveSection)
     topics: TopicsSection = msgspec.field(default_factory=TopicsSection)
     jobs: JobsSection = msgspec.field(default_factory=JobsSection)
+    flush: FlushSection = msgspec.field(default_factory=FlushSection)
     execution: ExecutionSection = msgspec.field(default_factory=ExecutionSection)
     duckdb: DuckdbSection = msgspec.field(default_factory=DuckdbSection)
     vectors: VectorsSection = msgspec.field(default_factory=VectorsSection)

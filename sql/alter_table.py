@@ -30,9 +30,11 @@ from sql.statements import (
     SetAccessLevel,
     SetDefault,
     SetNotNull,
+    SetOption,
     SetTtl,
 )
-from sql.table_options import parse_ttl
+from sql.storages.registry import storage_of
+from sql.table_options import parse_changeable, parse_ttl
 from sql.topics.sources import refuse_in_sources
 from sql.type_changes import convert_initial, initial_of, is_widening, keeps_keys
 from sql.writing import RowWriter, StatementContext, time_of
@@ -74,6 +76,8 @@ def run(
         change = _rename_column(operation, table, txn)
     elif isinstance(operation, SetTtl):
         change = _set_ttl(operation, table, txn)
+    elif isinstance(operation, SetOption):
+        change = _set_option(operation, table, txn)
     else:
         change = _set_access_level(operation, table, context.identity)
     if change.table is None:
@@ -307,6 +311,20 @@ def _set_access_level(operation: SetAccessLevel, table: TableDef, identity: Iden
     if operation.level is table.access_level:
         return _Change(description, None)
     return _Change(description, msgspec.structs.replace(table, access_level=operation.level))
+
+
+def _set_option(operation: SetOption, table: TableDef, txn: RowWriter) -> _Change:
+    """FLUSH_POLICY and STORAGE_ID: rows that are flushed from now on go to the storage, files that are there stay."""
+    value = parse_changeable(
+        operation.name, operation.value, table.kind, lambda storage_id: storage_of(txn, storage_id) is not None
+    )
+    name = operation.name.lower()
+    options = {key: text for key, text in table.options.items() if key != name}
+    if value is not None:
+        options[name] = value
+    shown = "NULL" if value is None else f"'{value}'"
+    description = f"SET TBLPROPERTIES ({operation.name} = {shown})"
+    return _Change(description, None if options == table.options else msgspec.structs.replace(table, options=options))
 
 
 def _set_ttl(operation: SetTtl, table: TableDef, txn: RowWriter) -> _Change:

@@ -27,6 +27,7 @@ from sql.identity import Role
 from sql.native_plan import plan_native
 from sql.plain import parameter_index
 from sql.plan import JsonKind, Operand, Parameter, Path, QueryPlan, Source
+from sql.pruning import column_ranges
 from sql.pushdown import key_access, key_terms
 from sql.rewrite import HiddenParameters, name_outputs, rewrite_bare_functions, rewrite_functions, unqualify_columns
 from sql.rights import resolve_table
@@ -183,13 +184,14 @@ class _Binder:
         where = self.tree.args.get("where")
         terms = key_terms(where.this if where else None, use, self.uses, types, alone=True)
         access = key_access(use, terms)
+        ranges = column_ranges(where.this if where else None, use, self.uses, types, alone=True)
         keys = use.target.key_columns if isinstance(use.target, TableDef) else ()
         point: tuple[Operand, ...] | None = None
         if access is not None and keys and len(access.prefix) == len(keys) and not plan.counts:
             point = access.prefix
         return QueryPlan(
             columns=columns,
-            scans=(replace(use.scan(), key=access, ordered=True),),
+            scans=(replace(use.scan(), key=access, ordered=True, ranges=ranges),),
             parameters=tuple(Parameter(index, kind) for index, (kind, _) in sorted(types.items())),
             path=Path.NATIVE if point is None else Path.POINT,
             sql="",

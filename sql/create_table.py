@@ -21,6 +21,7 @@ from sql.namespaces import require_namespace
 from sql.results import StatementResult
 from sql.row_expressions import Evaluation
 from sql.statements import ColumnSpec, CreateTable
+from sql.storages.registry import storage_of
 from sql.table_options import parse_options
 from sql.writing import RowWriter, StatementContext, time_of
 from storage.catalog import CheckDef, ColumnDef, TableDef, TableKind, UniqueDef
@@ -50,7 +51,7 @@ def run(
     if txn.catalog.view(namespace, name) is not None:
         raise ExecutionError(f"Already exists: View {full_name} already exists; it is not a table")
     check_table_name(name)
-    options = parse_options(statement.options, kind)
+    options = parse_options(statement.options, kind, lambda storage_id: storage_of(txn, storage_id) is not None)
     if kind is TableKind.SHARED and not may_write_shared(context.identity.role, options.level):
         raise PermissionDenied(
             f"Permission denied: only dba and system may create a table of access level {options.level}"

@@ -43,6 +43,10 @@ from sql.services import Services, StatementContext, context_of
 from sql.session import Session
 from sql.statements import Describe, ExecuteAs, Parsed, Query, Show, Statement
 from sql.storage_errors import storage_errors
+from sql.storages import moving
+from sql.storages.filesystems import RemoteTimeouts
+from sql.storages.policies import FlushScheduler, FlushSettings
+from sql.storages.registry import StorageRegistry
 from sql.system_rows import ServerFacts
 from sql.system_tables import SystemContext, own_tables
 from sql.topics.browsing import BrowsedTopics
@@ -111,6 +115,8 @@ class Database:
         live: LiveSettings | None = None,
         topics: TopicSettings | None = None,
         jobs: JobSettings | None = None,
+        flush: FlushSettings | None = None,
+        remote: RemoteTimeouts | None = None,
         ws_url: Callable[[], str] = str,
         last_heard: Callable[[str], int | None] = lambda connection_id: None,
         files: FileStore | None = None,
@@ -143,6 +149,7 @@ class Database:
                 node=facts.node,
                 topics=browsed,
                 job_progress=self.jobs.progress_of,
+                storage_base=self._services.storages.shown_base,
             ),
             VectorIndexes(vectors),
         )
@@ -171,16 +178,21 @@ class Database:
         self._housekeeping = Housekeeping()
         self._housekeeping.add(MINUTE, self.audit.tick)
         self._housekeeping.add(HOUR, UserCleanup(engine, self.jobs, user_cleanup).look)
+        moving.register(self.jobs, engine)
+        self._flushes = FlushScheduler(engine, self.jobs, flush)
+        self._services.storages = engine.cold.resolver = StorageRegistry(engine, remote)
         vector_jobs.register(self.jobs, self.vectors)
         self._router = engine.router = SqlRouter(self._services)
 
     def start(self) -> None:
-        """Begin to run jobs, which wait without it, and to look after what grows old. Raises StorageError."""
+        """Begin to run jobs, which wait without it, and to look after policies and what grows old. Raises StorageError."""
         self.jobs.start()
         self._housekeeping.start()
+        self._flushes.start()
 
     def close(self) -> None:
         """Stop what runs, give the query engine back; waits for both, but not for ever: see `Workers.run`."""
+        self._flushes.stop()
         self._housekeeping.stop()
         self.jobs.stop()
         self.live.stop()

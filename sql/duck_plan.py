@@ -19,7 +19,20 @@ from sql.generate import ParameterTypes, Positions, generate, quote_and_mark
 from sql.ordering import default_order, write_order
 from sql.outputs import origins, result_columns, sources
 from sql.plain import parameter_index
-from sql.plan import DELETED, HIDDEN_COLUMNS, SEQ, JsonKind, KeyAccess, Parameter, Path, QueryPlan, Scan, Source
+from sql.plan import (
+    DELETED,
+    HIDDEN_COLUMNS,
+    SEQ,
+    ColumnRange,
+    JsonKind,
+    KeyAccess,
+    Parameter,
+    Path,
+    QueryPlan,
+    Scan,
+    Source,
+)
+from sql.pruning import column_ranges
 from sql.pushdown import key_access, key_terms
 from sql.rewrite import PRIVATE_FUNCTIONS, HiddenParameters, function_name, point_at_scans
 from sql.scope import TableUse, hide_from_stars, position, renames_columns
@@ -67,9 +80,9 @@ def plan_for_duckdb(
     columns = result_columns(tree, found, signature.names, [result_type(kind) for kind in signature.types])
     by_source = {index: source for source, index in hidden.indexes.items()}
     for place, use in enumerate(uses):
-        scans[place] = replace(
-            scans[place], key=_key(use, uses, types), ordered=order is not None and use is order.use
-        )  # fmt: skip
+        key, ranges = _narrowed(use, uses, types)
+        ordered = order is not None and use is order.use
+        scans[place] = replace(scans[place], key=key, ordered=ordered, ranges=ranges)
     return QueryPlan(
         columns=columns,
         scans=tuple(scans),
@@ -216,16 +229,20 @@ def _any_lists(tree: exp.Expr, uses: Sequence[TableUse]) -> ParameterTypes:
     return found
 
 
-def _key(use: TableUse, uses: Sequence[TableUse], types: Mapping[int, tuple[ColumnType, bool]]) -> KeyAccess | None:
-    """The key access of one scan."""
+def _narrowed(
+    use: TableUse, uses: Sequence[TableUse], types: Mapping[int, tuple[ColumnType, bool]]
+) -> tuple[KeyAccess | None, tuple[ColumnRange, ...]]:
+    """The key access of one scan, and what WHERE says about its columns."""
     select = use.select
     if select is None:
-        return None
+        return None, ()
     siblings, alone = sources(select, uses)
     if use not in siblings or use.node.args.get("sample") or any(renames_columns(other.node) for other in siblings):
-        return None
+        return None, ()
     for join in select.args.get("joins") or ():
         if join.method not in {"", "NATURAL"} or join.kind not in _PUSHABLE_KINDS:
-            return None
+            return None, ()
     where = select.args.get("where")
-    return key_access(use, key_terms(where.this if where else None, use, siblings, types, alone=alone))
+    condition = where.this if where else None
+    access = key_access(use, key_terms(condition, use, siblings, types, alone=alone))
+    return access, column_ranges(condition, use, siblings, types, alone=alone)

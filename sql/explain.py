@@ -16,7 +16,7 @@ from sql.binder import BindContext, bind_query
 from sql.dml import plan_write
 from sql.errors import SqlError, Unsupported
 from sql.identity import Identity
-from sql.plan import SEQ, Bound, Constant, KeyAccess, Operand, Path, QueryPlan, Scan, Source
+from sql.plan import SEQ, Bound, ColumnRange, Constant, KeyAccess, Operand, Path, QueryPlan, Scan, Source
 from sql.pushdown import seek_columns
 from sql.query import Execution, QueryRuntime, run_query
 from sql.results import ResultColumn, StatementResult
@@ -108,6 +108,8 @@ def describe_plan(plan: QueryPlan, identity: Identity) -> Iterator[str]:
             names = [column.name for column in seek_columns(target)]
             whole = len(scan.key.prefix) == len(names)
             yield f"  {'key' if whole else 'key range'}: {_access(scan.key, names)}"
+        if scan.ranges:
+            yield f"  statistics: {' and '.join(_ranges(scan.ranges))}"
         if scan.ordered:
             keys = [column.name for column in scan.table.key_columns] if scan.table is not None else []
             yield f"  order: {', '.join([*keys, SEQ])}"
@@ -145,6 +147,17 @@ def _access(access: KeyAccess, names: list[str]) -> str:
     return " and ".join(terms)
 
 
+def _ranges(ranges: Sequence[ColumnRange]) -> Iterator[str]:
+    """What leaves out batches of the cold tier."""
+    for one in ranges:
+        yield from (f"{one.column} >= {_operand(side)}" for side in one.low)
+        yield from (f"{one.column} <= {_operand(side)}" for side in one.high)
+        if len(one.among) == 1:
+            yield f"{one.column} = {_operand(one.among[0])}"
+        elif one.among:
+            yield f"{one.column} in ({', '.join(map(_operand, one.among[:8]))}{', …' if one.among[8:] else ''})"
+
+
 def _sign(sign: str, bound: Bound) -> str:
     return f"{sign}=" if bound.inclusive else sign
 
@@ -175,8 +188,16 @@ def _native(plan: QueryPlan) -> Iterator[str]:
 def _analyzed(plan: QueryPlan, view: ReadView, context: ExplainContext, runtime: QueryRuntime) -> list[str]:
     """What running the query took."""
     started = time.perf_counter()
+    before = view.statistics.counts()
     try:
         rows = run_query(plan, Execution(view, context.identity, context.control, context.params), runtime).num_rows
     except SqlError as error:
         return [f"failed: {error.message}"]
-    return [f"rows: {rows}", f"time: {(time.perf_counter() - started) * 1000:.3f} ms"]
+    lines = [f"rows: {rows}", f"time: {(time.perf_counter() - started) * 1000:.3f} ms"]
+    done = view.statistics.counts() - before
+    if done.files + done.files_pruned:
+        lines.append(
+            f"cold: {done.files} files read, {done.files_pruned} pruned; "
+            f"{done.row_groups} row groups read, {done.row_groups_pruned} pruned"
+        )
+    return lines

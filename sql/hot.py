@@ -34,7 +34,7 @@ from sql.storage_errors import translated
 from sql.templates import InsertShape, ParamRef, lift_literals, scan_insert
 from sql.update import UpdatePlan
 from sql.workers import Control
-from storage.errors import SchemaChanged, StorageError, WriteConflict
+from storage.errors import ColdMiss, SchemaChanged, StorageError, WriteConflict
 from storage.snapshots import Snapshot
 from storage.transaction import Transaction
 from storage.writer import WriteTransaction
@@ -228,8 +228,8 @@ class HotStatements:
                 if view.catalog.table_by_id(read.table.table_id) is not read.table:
                     return None  # altered since the entry was found
                 return read.run(view, params, identity)
-        except InvalidParameter:
-            return None
+        except (InvalidParameter, ColdMiss):
+            return None  # a worker thread may read files of the cold tier
         except StorageError as error:
             raise translated(error) from error
 

@@ -37,7 +37,7 @@ def run_native(
     if first is not None:
         return select(first, native.projection)
     reads = _columns(native, scan.table)
-    rows = read_rows(scan.table, partition, view, reads, scan.key, values)
+    rows = read_rows(scan.table, partition, view, reads, scan.key, values, scan.ranges)
     copied = scan.key is not None and rows.num_rows < FIRST_ROWS
     if native.condition is not None:
         rows = rows.filter(_condition(native, rows, values))

@@ -12,11 +12,20 @@ from sql.command import Command
 from sql.jobs.statements import parse_kill_job
 from sql.parser_cursor import Cursor
 from sql.settings_statements import parse_show_settings
+from sql.storages import parsing as storages
 
 LONGEST: Final = 3
 """Most words that tell a command."""
 
 ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
+    ("create", "storage"): storages.parse_create_storage,
+    ("alter", "storage"): storages.parse_alter_storage,
+    ("drop", "storage"): storages.parse_drop_storage,
+    ("show", "storages"): storages.parse_show_storages,
+    ("show", "manifest"): storages.parse_show_manifest,
+    ("storage", "check"): storages.parse_check,
+    ("storage", "flush"): storages.parse_flush,
+    ("storage", "compact"): storages.parse_compact,
     ("kill", "job"): parse_kill_job,
     ("kill", "live"): live.parse_kill,
     ("create", "vector", "index"): vectors.parse_create_vector_index,

@@ -25,6 +25,7 @@ from sql.statements import (
     SetAccessLevel,
     SetDefault,
     SetNotNull,
+    SetOption,
     SetTtl,
 )
 from sql.table_name import TableName
@@ -370,7 +371,7 @@ def _alter_column(cursor: Cursor) -> AlterOperation:
     raise cursor.expected("TYPE, SET NOT NULL, DROP NOT NULL, SET DEFAULT or DROP DEFAULT")
 
 
-def _set(cursor: Cursor) -> SetAccessLevel | SetTtl:
+def _set(cursor: Cursor) -> SetAccessLevel | SetOption | SetTtl:
     """SET ACCESS LEVEL x, or SET TBLPROPERTIES with one of the properties."""
     if cursor.accept("access", "level"):
         start = cursor.peek()
@@ -381,8 +382,14 @@ def _set(cursor: Cursor) -> SetAccessLevel | SetTtl:
         options = {name.upper(): value for name, value in cursor.options().items()}
         if set(options) == {"TTL_SECONDS"}:
             return SetTtl(options["TTL_SECONDS"])
+        if set(options) == {"FLUSH_POLICY"}:
+            return SetOption("FLUSH_POLICY", options["FLUSH_POLICY"])
+        if set(options) == {"STORAGE_ID"}:
+            return SetOption("STORAGE_ID", options["STORAGE_ID"])
         if set(options) != {"ACCESS_LEVEL"}:
-            cursor.fail("SET TBLPROPERTIES takes ACCESS_LEVEL or TTL_SECONDS, one of them.", start)
+            cursor.fail(
+                "SET TBLPROPERTIES takes ACCESS_LEVEL, TTL_SECONDS, FLUSH_POLICY or STORAGE_ID, one of them.", start
+            )
         value = options["ACCESS_LEVEL"]
     level = str(value).lower()
     if level not in set(AccessLevel):

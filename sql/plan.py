@@ -104,6 +104,16 @@ class KeyAccess:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnRange:
+    """What a term of WHERE says about a column: not less than, not greater than, one of. It narrows the scan only."""
+
+    column: str
+    low: tuple[Operand, ...] = ()
+    high: tuple[Operand, ...] = ()
+    among: tuple[Operand, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Nearest:
     """ORDER BY the distance of a column to one embedding, and LIMIT: the rows that are needed are the nearest.
 
@@ -145,6 +155,7 @@ class Scan:
     columns: tuple[str, ...]
     key: KeyAccess | None = None
     ordered: bool = False
+    ranges: tuple[ColumnRange, ...] = ()
     nearest: Nearest | None = None
     search: VectorSearch | None = None
 

@@ -80,8 +80,8 @@ def key_terms(
     if not keys:
         return terms
     for term in conjuncts(where):
-        found = _comparison(term)
-        name = _key_column(found[0], use, siblings, alone=alone) if found else None
+        found = comparison(term)
+        name = column_named(found[0], use, siblings, alone=alone) if found else None
         if found is None or name not in keys:
             terms.others += 1
             continue
@@ -131,7 +131,8 @@ def _add(found: dict[str, T], name: str, value: T) -> int:
     return 0
 
 
-def _comparison(term: exp.Expr) -> tuple[exp.Column, type[exp.Expr], tuple[exp.Expr, ...]] | None:
+def comparison(term: exp.Expr) -> tuple[exp.Column, type[exp.Expr], tuple[exp.Expr, ...]] | None:
+    """A comparison as column, kind (with the column on the left) and what stands on the right."""
     if isinstance(term, exp.Between) and not term.args.get("symmetric"):
         column = _plain(term.this)
         if isinstance(column, exp.Column):
@@ -153,7 +154,8 @@ def _plain(node: exp.Expr) -> exp.Expr:
     return node
 
 
-def _key_column(column: exp.Column, use: TableUse, siblings: Sequence[TableUse], *, alone: bool) -> str | None:
+def column_named(column: exp.Column, use: TableUse, siblings: Sequence[TableUse], *, alone: bool) -> str | None:
+    """The name of a column of that table, if it is one."""
     name = column.name.lower()
     if column.args.get("db") is not None:
         return None

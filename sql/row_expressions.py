@@ -28,7 +28,10 @@ from sql.system_tables import SystemTables
 from sql.values import converter
 from sql.writing import RowWriter
 from storage.catalog import AccessLevel, Catalog, ColumnDef, TableDef, TableKind
+from storage.cold_segments import Segment
+from storage.cold_statistics import Bounds
 from storage.contiguous import one_array
+from storage.scan_statistics import ScanStatistics
 from storage.topic_positions import GroupPosition
 from storage.types import ColumnType
 from storage.views import ReadView
@@ -293,12 +296,23 @@ class _RowsView:
         """Of the base; rows of the extra table do not expire."""
         return self._base.expired_through(table)
 
+    @property
+    def statistics(self) -> ScanStatistics:
+        """Of the base."""
+        return self._base.statistics
+
     def scan(
-        self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
+        self,
+        table: TableDef,
+        partition: str,
+        columns: Sequence[str] | None = None,
+        *,
+        with_seq: bool = False,
+        bounds: Mapping[str, Bounds] | None = None,
     ) -> pa.Table:
         """The extra table's rows, with their number as `_seq`; other tables as they are."""
         if table.table_id != ROWS_TABLE_ID:
-            return self._base.scan(table, partition, columns, with_seq=with_seq)
+            return self._base.scan(table, partition, columns, with_seq=with_seq, bounds=bounds)
         rows = self._rows
         names = rows.column_names if columns is None else list(columns)
         if with_seq:
@@ -349,6 +363,10 @@ class _RowsView:
     def count(self, table: TableDef, partition: str) -> int:
         """Of the base, or the number of extra rows."""
         return self._rows.num_rows if table.table_id == ROWS_TABLE_ID else self._base.count(table, partition)
+
+    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+        """Of the base."""
+        return self._base.segments(table_id)
 
     def stored_bytes(self, table: TableDef, partition: str) -> int:
         """Of the base, or of the extra rows."""

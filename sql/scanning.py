@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sql.identity import Identity
-from sql.plan import DELETED, HIDDEN_COLUMNS, Bound, Constant, KeyAccess, Operand, Scan
+from sql.plan import DELETED, HIDDEN_COLUMNS, Bound, ColumnRange, Constant, KeyAccess, Operand, Scan
+from sql.pruning import bounds_of
 from sql.rights import partition_of
 from sql.system_tables import EVERYTHING, Sought, SystemContext
 from storage.catalog import TableDef
@@ -35,7 +36,7 @@ def read_scan(
     wanted = [name for name in scan.columns if name not in HIDDEN_COLUMNS]
     keys = [column.name for column in scan.table.key_columns] if scan.ordered else []
     stored = wanted + [name for name in keys if name not in wanted]
-    rows = read_rows(scan.table, partition_of(scan.table, identity), view, stored, scan.key, values)
+    rows = read_rows(scan.table, partition_of(scan.table, identity), view, stored, scan.key, values, scan.ranges)
     if keys:
         rows = in_key_order(rows, keys)
     return select(rows, scan.columns)
@@ -64,11 +65,12 @@ def read_rows(
     columns: Sequence[str],
     access: KeyAccess | None,
     values: Mapping[int, object],
+    ranges: Sequence[ColumnRange] = (),
 ) -> pa.Table:
-    """Rows of a partition with `_seq` first; those that `access` leaves out may be missing."""
+    """Rows of a partition with `_seq` first; those that `access` or `ranges` leave out may be missing."""
     seqs = None if access is None else _matching(table, partition, view, access, values)
     if seqs is None:
-        return view.scan(table, partition, columns, with_seq=True)
+        return view.scan(table, partition, columns, with_seq=True, bounds=bounds_of(ranges, table, values))
     return view.fetch(table, partition, seqs, columns, with_seq=True)
 
 

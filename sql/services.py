@@ -40,6 +40,7 @@ from storage.views import ReadView
 if TYPE_CHECKING:
     from sql.jobs.service import JobService
     from sql.live.live_plan import LivePlan
+    from sql.storages.registry import StorageRegistry
     from sql.topics.hub import TopicHub
     from sql.vectors.upkeep import VectorUpkeep
 
@@ -144,6 +145,8 @@ class Services:
         self.topics: TopicHub
         """Set by `sql.database.Database` before any statement runs."""
         self.jobs: JobService
+        """Set likewise."""
+        self.storages: StorageRegistry
         """Set likewise."""
         self.audit: AuditLog
         """Set likewise."""

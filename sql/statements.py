@@ -9,7 +9,7 @@ the request's. Expressions are sqlglot ASTs whose nodes keep their source positi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sqlglot import exp
 
@@ -162,6 +162,14 @@ class SetAccessLevel:
 
 
 @dataclass(frozen=True, slots=True)
+class SetOption:
+    """SET TBLPROPERTIES (FLUSH_POLICY = 'x') or (STORAGE_ID = 'x'), the value as written; None for NULL."""
+
+    name: Literal["FLUSH_POLICY", "STORAGE_ID"]
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
 class SetTtl:
     """SET TBLPROPERTIES (TTL_SECONDS = n), the value as written."""
 
@@ -169,7 +177,7 @@ class SetTtl:
 
 
 AlterOperation = (
-    AddColumn | DropColumn | ModifyColumn | SetNotNull | SetDefault | RenameColumn | SetAccessLevel | SetTtl
+    AddColumn | DropColumn | ModifyColumn | SetNotNull | SetDefault | RenameColumn | SetAccessLevel | SetTtl | SetOption
 )
 
 

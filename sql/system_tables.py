@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sql.running_transactions import RunningTransaction
     from sql.system_rows import LogLine, NodeFigures, SessionRow
     from sql.topics.browsing import BrowsedTopics
+    from storage.storage_definitions import StorageDef
 
 SYSTEM = "system"
 INFORMATION_SCHEMA = "information_schema"
@@ -58,6 +59,8 @@ class SystemContext:
     logs: Callable[[], Sequence[LogLine]] = tuple
     node: Callable[[], NodeFigures | None] = lambda: None
     topics: BrowsedTopics | None = None
+    storage_base: Callable[[StorageDef], str] = lambda storage: storage.base_directory
+    """Where a storage lies, as it is shown."""
     job_progress: Callable[[str], tuple[int, str] | None] = lambda job_id: None
     """How far a running job is: percent, and what it says."""
 
@@ -170,6 +173,8 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     from sql.information_schema import INFORMATION_SCHEMA_TABLES
     from sql.jobs.tables import JOB_TABLES
     from sql.live_statements import LIVE_TABLE
+    from sql.storages.manifest import MANIFEST_TABLE
+    from sql.storages.tables import STORAGES_TABLE
     from sql.system_audit import AUDIT_TABLE
     from sql.system_catalog import CATALOG_TABLES
     from sql.system_cluster import CLUSTER_TABLES
@@ -178,4 +183,4 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
 
     topics = (TOPICS_TABLE, OFFSETS_TABLE, MESSAGES_TABLE)
     ours = (*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, *topics, *CLUSTER_TABLES, *INFORMATION_SCHEMA_TABLES)
-    return SystemTables([*ours, *JOB_TABLES, AUDIT_TABLE, *extra])
+    return SystemTables([*ours, *JOB_TABLES, AUDIT_TABLE, STORAGES_TABLE, MANIFEST_TABLE, *extra])

@@ -37,7 +37,9 @@ def parse_access_level(value: object) -> AccessLevel:
         raise ExecutionError(f"Invalid operation: Unknown ACCESS_LEVEL '{value}' (one of {levels})") from None
 
 
-def parse_options(options: dict[str, object], kind: TableKind) -> TableOptions:
+def parse_options(
+    options: dict[str, object], kind: TableKind, is_storage: Callable[[str], bool] = LOCAL_STORAGE.__eq__
+) -> TableOptions:
     """The options of a table; an error for an unknown one, one that does not fit the kind, or one that is missing."""
     stored = {}
     level = AccessLevel.PRIVATE
@@ -59,6 +61,8 @@ def parse_options(options: dict[str, object], kind: TableKind) -> TableOptions:
             raise ExecutionError("Invalid operation: USE_USER_STORAGE applies to USER tables only")
         elif (parser := _PARSERS.get(name)) is not None:
             stored[name.lower()] = parser(value)
+            if name == "STORAGE_ID":
+                _check_storage(stored["storage_id"], is_storage)
         else:
             known = ", ".join(sorted([*_PARSERS, "TYPE", "ACCESS_LEVEL", "TTL_SECONDS"]))
             raise ExecutionError(f"Invalid operation: Unknown table option '{name}' (known: {known})")
@@ -79,10 +83,27 @@ def parse_ttl(value: object) -> int:
     return int(text)
 
 
+def parse_changeable(name: str, value: object, kind: TableKind, is_storage: Callable[[str], bool]) -> str | None:
+    """STORAGE_ID or FLUSH_POLICY as ALTER TABLE sets it; None: the option ends (NULL)."""
+    if kind is TableKind.STREAM:
+        raise ExecutionError(f"Invalid operation: {name} does not apply to STREAM tables")
+    if value is None:
+        return None
+    text = _PARSERS[name](value)
+    if name == "STORAGE_ID":
+        _check_storage(text, is_storage)
+    return text
+
+
 def _storage_id(value: object) -> str:
-    if value != LOCAL_STORAGE:
-        raise ExecutionError(f"Invalid operation: Storage '{value}' does not exist (there is only 'local')")
-    return LOCAL_STORAGE
+    return str(value)
+
+
+def _check_storage(storage_id: str, is_storage: Callable[[str], bool]) -> None:
+    if not is_storage(storage_id):
+        raise ExecutionError(
+            f"Invalid operation: Storage '{storage_id[:80]}' does not exist; create it with CREATE STORAGE"
+        )
 
 
 def _boolean(value: object) -> str:

@@ -44,7 +44,7 @@ _FIRST_WORDS: dict[str, str] = {
     "restore": "RESTORE",
     "revoke": "REVOKE",
     "savepoint": "SAVEPOINT",
-    "storage": "STORAGE",
+    "storage": "STORAGE beside CHECK, FLUSH and COMPACT",
     "summarize": "SUMMARIZE",
     "truncate": "TRUNCATE (write DELETE … WHERE true)",
     "unlisten": "UNLISTEN",

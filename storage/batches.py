@@ -4,7 +4,7 @@ Byte layout (little-endian)
 ---------------------------
 
     0   u16  layout version (1)
-    2   u16  flags (0)
+    2   u16  flags (0; a stub of a cold batch has others: `storage.cold_stubs`)
     4   u32  schema version: which columns the batch holds
     8   u32  row count, 1 .. 65,536
     12  u32  offset of the `_seq` values, from the start of the header
@@ -51,6 +51,10 @@ from storage.errors import StorageCorrupt
 HEADER = struct.Struct("<HHIIIQQ")
 LAYOUT_VERSION = 1
 MAX_ROWS = 65_536
+COLD = 1
+"""Flag of a stub: the columns lie in Parquet."""
+WIDE = 2
+"""Flag of a stub whose `_seq`s are stored as distances of 8 bytes."""
 _CHECKED = struct.Struct("<HHIIIQ")
 _U32 = struct.Struct("<I")
 
@@ -68,12 +72,17 @@ class Header(NamedTuple):
     last_seq: int
     checksum: int
 
+    @property
+    def cold(self) -> bool:
+        """Whether the value is a stub."""
+        return self.flags != 0
+
 
 def encode_batch(batch: pa.RecordBatch, schema_version: int, last_seq: int) -> bytes:
     """The stored value of a batch whose first column is `_seq`."""
     message = memoryview(batch.serialize())
     seq_offset = HEADER.size + 8 + _U32.unpack_from(message, 4)[0]
-    head = _CHECKED.pack(LAYOUT_VERSION, 0, schema_version, batch.num_rows, seq_offset, last_seq)
+    head = pack_head(0, schema_version, batch.num_rows, seq_offset, last_seq)
     return b"".join((head, checksum(head, message).to_bytes(8, "little"), message))
 
 
@@ -89,9 +98,28 @@ def read_header(value: memoryview | bytes) -> Header:
     if len(value) < HEADER.size:
         raise StorageCorrupt("a batch is shorter than its header")
     header = Header._make(HEADER.unpack_from(value))
+    if header.flags:
+        return _stub_header(value, header)
     if header.layout != LAYOUT_VERSION or header.seq_offset + 8 * header.rows > len(value) or not header.rows:
         raise StorageCorrupt(f"a batch has an impossible header ({header})")
     return header
+
+
+def _stub_header(value: memoryview | bytes, header: Header) -> Header:
+    width = 0 if not header.seq_offset else 8 if header.flags & WIDE else 4
+    if (
+        header.layout != LAYOUT_VERSION
+        or header.flags & ~WIDE != COLD
+        or header.seq_offset + width * header.rows > len(value)
+        or not header.rows
+    ):
+        raise StorageCorrupt(f"a batch has an impossible header ({header})")
+    return header
+
+
+def pack_head(flags: int, schema_version: int, rows: int, seq_offset: int, last_seq: int) -> bytes:
+    """The fields of a header up to the checksum."""
+    return _CHECKED.pack(LAYOUT_VERSION, flags, schema_version, rows, seq_offset, last_seq)
 
 
 def verify(value: memoryview | bytes, header: Header) -> bool:
@@ -101,7 +129,13 @@ def verify(value: memoryview | bytes, header: Header) -> bool:
 
 
 def seqs_of(value: memoryview | bytes, header: Header) -> Seqs:
-    """The `_seq` values, in place."""
+    """The `_seq` values, in place where they are stored as such."""
+    if header.flags:
+        if not header.seq_offset:
+            return np.arange(header.last_seq - header.rows + 1, header.last_seq + 1, dtype=np.int64)
+        width = "<u8" if header.flags & WIDE else "<u4"
+        distances = np.frombuffer(value, width, header.rows, header.seq_offset)
+        return header.last_seq - distances.astype(np.int64)
     return np.frombuffer(value, "<i8", header.rows, header.seq_offset)
 
 

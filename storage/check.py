@@ -13,6 +13,9 @@ What is checked
   was pruned), no other one does, and every live row of a STREAM table has a time.
 - topics, offsets: see `storage.check_topics`.
 - files: the records of files count just the FILE cells of live rows (`storage.check_files`).
+- segments: every Parquet file is there with its size and checksum, has the rows that the stubs say, and the stubs'
+  `_seq`s and statistics are those of the file; no stub without a segment, no segment without stubs. Files in storages
+  that only a running server can open are named in the log and left out.
 - commits: checksums, order, no overlap; added rows exist in rows or history, superseded ones are dead by what the
   commit says; every stored row of the retained log was added by a commit.
 
@@ -33,8 +36,12 @@ from storage.catalog import Catalog, NamespaceDef, TableDef
 from storage.changes import PartitionRecord, decode_commit
 from storage.check_files import check_files
 from storage.check_rows import PartitionCheck, Walked, entries_under
+from storage.check_segments import check_segments
 from storage.check_times import TimesCheck
 from storage.check_topics import TopicsCheck
+from storage.cold_cache import RowGroupCache
+from storage.cold_files import LocalStorages
+from storage.cold_reading import ColdReads
 from storage.environment import (
     FORMAT,
     FORMAT_KEY,
@@ -104,7 +111,8 @@ def check(path: Path | str) -> list[Problem]:
     try:
         with env.begin(buffers=True) as txn:
             dbs = open_databases(env, txn)
-            return check_reader(Reader(txn, dbs, BatchMemory()))
+            cold = ColdReads(RowGroupCache(folder / "cache", 0), lambda: LocalStorages(folder / "cold"))
+            return check_reader(Reader(txn, dbs, BatchMemory(), cold))
     except lmdb.Error as error:
         return [Problem("environment", str(folder), f"LMDB cannot read it: {error}")]
     finally:
@@ -137,6 +145,8 @@ class _Check:
         self._covered()
         self._times()
         TopicsCheck(self.reader, self.catalog, self.dropped, self.walked, self.report).run()
+        for problem in check_segments(self.reader, self.catalog):
+            self.report(*problem)
         for problem in check_files(self.reader, self.catalog):
             self.report(*problem)
         return self.problems[:LIMIT]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 
 from storage.catalog import Catalog, TableDef
-from storage.errors import StorageCorrupt
+from storage.errors import StorageCorrupt, StorageUnavailable
 from storage.file_records import FileKey, FileRecord, every_record, left_files
 from storage.file_references import file_columns, file_tables, key_of
 from storage.keys import partition_key
 from storage.layout import layout_of
 from storage.reading import Reader
 from storage.types import Kind
+
+log = logging.getLogger("headrace.storage")
 
 Found = tuple[str, str, str]
 """Structure, place and sentence of a problem."""
@@ -51,9 +54,13 @@ def _count(
     names = [column.name for column in columns]
     for partition in reader.partitions(table.table_id):
         try:
-            _, batches = reader.scan(layout_of(table), partition, names)
+            _, parts = reader.scan(layout_of(table), partition, names)
+            batches = reader.cold.read_all(parts)
         except StorageCorrupt:
             return  # told by the check of the rows
+        except StorageUnavailable as error:
+            log.warning("files of table %s were not counted: %s", table.full_name, error)
+            return
         for column, text in (
             (column.column_id, text)
             for batch in batches

@@ -18,7 +18,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -34,7 +34,7 @@ NEXT_SEGMENT = b"next_segment"
 _U64 = struct.Struct(">Q")
 
 Value = bool | int | float | str | bytes
-"""A minimum or maximum as stored: storage values, decimals as text."""
+"""A minimum or maximum as stored: storage values, decimals as text. (msgspec decodes no union of text and bytes.)"""
 
 
 class SegmentStatus(enum.StrEnum):
@@ -54,8 +54,8 @@ class ColumnStats(msgspec.Struct, frozen=True, array_like=True):
 
     null_count: int
     bounded: bool
-    low: Value | None = None
-    high: Value | None = None
+    low: Any = None
+    high: Any = None
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -136,3 +136,10 @@ def delete_segment(txn: Txn, reader: Reader, prefix: bytes, partition: bytes, se
     """Delete a record; False when there was none."""
     key = segment_key(prefix, segment.table_id, partition, segment.segment_id)
     return bool(txn.delete(key, db=reader.dbs.state))
+
+
+def bury_segment(txn: Txn, reader: Reader, partition: bytes, segment: Segment, now_us: int) -> None:
+    """Make a committed segment a tombstone: no stub refers to it any more, its file waits to be deleted."""
+    delete_segment(txn, reader, COMMITTED_PREFIX, partition, segment)
+    gone = msgspec.structs.replace(segment, status=SegmentStatus.TOMBSTONE, updated_at=now_us)
+    put_segment(txn, reader, OTHER_PREFIX, partition, gone)

@@ -16,6 +16,10 @@ What can go wrong with a group, and what follows
 - Telling the feed fails after the commit: the commit is durable, so its submitters hear that. The feed forgets its
   ring, and its readers find the commit in the log.
 
+A work that needs a row of the cold tier which is not in the cache does not make everybody wait for a file: it is
+undone, a loader reads the row group into the cache, and the work is queued again. Only when that happened to it
+`cold_misses` times may it read files in its place.
+
 A work may run more than once (the first run's effects are gone then), so it must not keep state outside.
 """
 
@@ -25,12 +29,13 @@ import errno
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import lmdb
 import pyarrow as pa
 
 from storage.environment import SMALLEST_MAP, Environment, Txn, code_of, free_bytes, full_sentence, is_full
-from storage.errors import PublishFailed, StorageClosed, StorageError, StorageFull, StoragePoisoned
+from storage.errors import ColdMiss, PublishFailed, StorageClosed, StorageError, StorageFull, StoragePoisoned
 from storage.expiry import newest_time
 from storage.feed import newest_timestamp
 from storage.options import StorageOptions
@@ -45,7 +50,6 @@ from storage.writer import Counters, WriteTransaction
 log = logging.getLogger("headrace.storage")
 
 Published = Callable[[WriteTransaction, Committed], None]
-
 
 _DAMAGED = (lmdb.PanicError, lmdb.CorruptedError, lmdb.PageNotFoundError)
 """Errors with LMDB's own codes after which only reopening helps."""
@@ -86,6 +90,7 @@ class Committer:
         self.failed_works = 0
         self.reopened = 0
         self._thread = threading.Thread(target=self._run, name="headrace-writer", daemon=True)
+        self._loaders: ThreadPoolExecutor | None = None
 
     def start(self) -> None:
         """Start the thread."""
@@ -95,6 +100,8 @@ class Committer:
         """Wait until the thread has committed what is queued (the queue must be refusing already)."""
         self._stop.set()
         self._thread.join()
+        if self._loaders is not None:
+            self._loaders.shutdown()
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
@@ -123,11 +130,34 @@ class Committer:
                 return
             self._expected = len(group) + min(len(self._queue), options.group_works)
             self._commit_or_fail(group)
-            settle(group)
+            settle(self._put_off(group))
             try:
                 self._grow_ahead()
             except (lmdb.Error, OSError, StorageError) as error:
                 log.error("the map could not grow ahead of need: %s", error)
+
+    def _put_off(self, group: list[Submission]) -> list[Submission]:
+        """Hand works that missed a cold row group to a loader; the others."""
+        settled = []
+        for submission in group:
+            if not isinstance(submission.error, ColdMiss) or submission.settled:
+                settled.append(submission)
+                continue
+            if self._loaders is None:
+                self._loaders = ThreadPoolExecutor(2, thread_name_prefix="headrace-cold-loader")
+            submission.misses += 1
+            self._loaders.submit(self._load, submission, submission.error)
+        return settled
+
+    def _load(self, submission: Submission, miss: ColdMiss) -> None:
+        submission.error = None
+        try:
+            miss.load()
+            self._queue.put(submission)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong is told to the submitter
+            submission.error = error
+            self.failed_works += 1
+            settle([submission])
 
     def _commit_or_fail(self, group: list[Submission]) -> None:
         """Commit a group; whatever goes wrong with it is told to its submitters, and to no others."""
@@ -200,7 +230,7 @@ class Committer:
                             return
                     else:
                         wtxn.flusher.restart()
-                        wtxn.bind(txn, Reader(txn, self._environment.dbs, self._registry.memory))
+                        wtxn.bind(txn, self._reader(txn))
         except BaseException:
             _abort(txn)
             raise
@@ -214,28 +244,32 @@ class Committer:
             self._on_reopen()
 
     def _transaction(self, txn: Txn, direct: bool) -> WriteTransaction:
-        reader = Reader(txn, self._environment.dbs, self._registry.memory)
+        reader = self._reader(txn)
         now = self._clock.now_us()
         return WriteTransaction(
             txn, reader, self.state.catalog, self._next_seq, self._counters, now, self._router(), direct=direct
         )
 
+    def _reader(self, txn: Txn) -> Reader:
+        """A reader for the writer, which may not wait for cold files unless a group says so."""
+        return Reader(txn, self._environment.dbs, self._registry.memory, self._registry.cold, waits=False)
+
     def _newest_timestamp(self) -> int:
         """The time of the newest stored commit, which later ones are not to fall behind, whatever the clock says."""
         txn = self._environment.begin_read()
         try:
-            reader = Reader(txn, self._environment.dbs, self._registry.memory)
+            reader = self._reader(txn)
             # the log may have been truncated to nothing, and has no produced messages
             return max(newest_timestamp(reader), newest_time(reader), newest_message_time(reader))
         finally:
             txn.abort()
 
-    @staticmethod
-    def _run_works(wtxn: WriteTransaction, group: list[Submission]) -> None:
+    def _run_works(self, wtxn: WriteTransaction, group: list[Submission]) -> None:
         """Run each work; one that raises fails alone (in direct mode it is the only one)."""
         for submission in group:
             wtxn.begin_work()
             submission.error = submission.result = None
+            wtxn.reader.waits = submission.misses > self._options.cold_misses
             try:
                 submission.result = submission.work(wtxn)
                 wtxn.end_work()
@@ -253,16 +287,17 @@ class Committer:
             group[0].result = None
 
     def _count(self, group: list[Submission], commits: int) -> None:
-        failed = sum(1 for submission in group if submission.error is not None)
+        put_off = sum(isinstance(submission.error, ColdMiss) for submission in group)
+        failed = sum(submission.error is not None for submission in group) - put_off
         self.commits += commits
         self.failed_works += failed
-        self.works += len(group) - failed
+        self.works += len(group) - failed - put_off
 
     # --- trouble -------------------------------------------------------------------------------------------------
 
     def _fail(self, group: list[Submission], error: BaseException) -> None:
         for submission in group:
-            if submission.error is None:
+            if submission.error is None or isinstance(submission.error, ColdMiss):
                 submission.error, submission.result = error, None
                 self.failed_works += 1
 

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, TypeVar
 import lmdb
 
 from storage.catalog import Catalog
+from storage.cold_cache import RowGroupCache
+from storage.cold_reading import ColdReads
+from storage.cold_segments import NEXT_SEGMENT
+from storage.cold_tier import ColdTier
 from storage.committer import Committer
 from storage.environment import CATALOG_VERSION, LOG_TRUNCATED, NEXT_TABLE_ID, Environment, read_number
 from storage.errors import StorageClosed, StorageError
@@ -52,9 +56,13 @@ class StorageEngine:
             next_table_id = read_number(txn, self._environment.dbs, NEXT_TABLE_ID, 1)
             catalog_version = read_number(txn, self._environment.dbs, CATALOG_VERSION, 0)
             truncated = read_number(txn, self._environment.dbs, LOG_TRUNCATED, 0)
+            next_segment = read_number(txn, self._environment.dbs, NEXT_SEGMENT, 1)
         self._counters = Counters(catalog_version, next_table_id)
+        self._cold_reads = ColdReads(
+            RowGroupCache(path / "cache", options.cold_cache_bytes), lambda: self.cold.resolver
+        )
         self._registry = SnapshotRegistry(
-            self._environment, forward, options.lease_seconds, self._counters.allocate_table_id
+            self._environment, forward, options.lease_seconds, self._counters.allocate_table_id, self._cold_reads
         )
         state = self._registry.newest()
         self._queue = WorkQueue(options.queue_works)
@@ -87,6 +95,11 @@ class StorageEngine:
             options.ring_bytes,
         )
         self._merger = Merger(self._registry, self.submit_exclusive, options, clock, truncated)
+        self.cold = ColdTier(
+            path / "cold", self._registry, self.submit_exclusive, self._merger, options, forward, next_segment
+        )
+        """The cold tier: flush, compaction, segments."""
+        self._merger.after_maintenance = self.cold.collect
         self._evictor = Evictor(self._registry, self.submit_exclusive, options, forward, lambda: self._state.catalog)
         self._committer.start()
         if options.merge:
@@ -125,6 +138,7 @@ class StorageEngine:
         self._queue.refuse(StorageClosed("the storage is closed"))
         self._committer.join()
         self._registry.close(min(self.options.drain_seconds, 0.2))
+        self._cold_reads.close()
         self._lock.release()
 
     def __enter__(self) -> StorageEngine:
@@ -148,7 +162,10 @@ class StorageEngine:
         return self._registry.open(lease, purpose)
 
     def snapshot_at_once(self, *, purpose: str = "") -> Snapshot | None:
-        """A snapshot without waiting, for the event loop; None while the storage holds readers back."""
+        """A snapshot without waiting, for the event loop; None while the storage holds readers back.
+
+        Reading it raises ColdMiss where a file of the cold tier would have to be read: a worker thread may do that.
+        """
         return self._registry.open_at_once(purpose)
 
     def submit(
@@ -259,6 +276,7 @@ class StorageEngine:
 
     def _on_reopen(self) -> None:
         self._state = self._committer.state
+        self.cold.reset()
         self.feed.reset(self._state.seq)
         self._evictor.list_again()
         for watcher in self._object_watchers:

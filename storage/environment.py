@@ -8,7 +8,8 @@ name        key                                            value
 ==========  =============================================  ======================================================
 meta        name                                           u64 big-endian (`next_seq`, `catalog_version`, ...)
 catalog     kind, 00, name                                 MessagePack definition
-rows        table, partition, first `_seq`                 a batch (`storage.batches`)
+rows        table, partition, first `_seq`                 a batch (`storage.batches`), or the stub of a cold one
+                                                           (`storage.cold_stubs`)
 dead        the batch's key, chunk number                  superseded rows of that batch (`storage.dead`)
 history     table, partition, first `_seq`                 a batch of superseded rows that the log still needs
 keys        table, partition, index, encoded key           `_seq` of the current version, u64 big-endian
@@ -16,6 +17,7 @@ commits     first `_seq` of the commit                     the commit record (`s
 times       commit time in microseconds, u64 big-endian    last `_seq` of the commit, u64 big-endian: only commits that
                                                            add rows to STREAM tables (`storage.expiry`)
 state       kind, table, file id                           what is known of stored files (`storage.file_records`)
+            kind, table, partition, segment id             Parquet files of the cold tier (`storage.cold_segments`)
 topics, offsets                                            of later issues; created empty
 ==========  =============================================  ======================================================
 

@@ -4,6 +4,8 @@ StorageError
 ├── StorageFull            the disk or the map limit is reached; nothing of the mutation was kept
 ├── StoragePoisoned        a commit met an I/O error; the environment is being reopened
 ├── StorageCorrupt         a checksum or a structure is wrong; names table and range
+├── StorageUnavailable     a storage of cold files is not known, or cannot be reached now
+├── ColdMiss               a row group is not in the cache, and the reader may not wait for it (never told to clients)
 ├── StorageLocked          another process holds the data folder
 ├── StorageClosed          the engine is shut down or shutting down
 ├── QueueFull              the writer's queue is at its bound; try again later
@@ -21,6 +23,8 @@ StorageError
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class StorageError(Exception):
     """Base of everything the storage engine raises on purpose."""
@@ -36,6 +40,21 @@ class StoragePoisoned(StorageError):
 
 class StorageCorrupt(StorageError):
     """A stored value does not match its checksum or its neighbours."""
+
+
+class StorageUnavailable(StorageError):
+    """A storage of cold files is not known or cannot be reached; the message says which."""
+
+
+class ColdMiss(StorageError):
+    """A read by a thread that may not wait met a row group that is not in the cache.
+
+    `load` reads it into the cache; it may take as long as the storage does.
+    """
+
+    def __init__(self, load: Callable[[], object]) -> None:
+        super().__init__("a row group of the cold tier is not in the cache")
+        self.load = load
 
 
 class StorageLocked(StorageError):

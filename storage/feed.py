@@ -33,7 +33,7 @@ from storage.changes import (
     outline_commit,
 )
 from storage.environment import LOG_TRUNCATED, read_number
-from storage.errors import LogTruncated, StorageCorrupt
+from storage.errors import ColdMiss, LogTruncated, StorageCorrupt
 from storage.keys import parse_seq_key, seq_key
 from storage.reading import Reader
 from storage.snapshots import Snapshot
@@ -208,8 +208,11 @@ class ChangeFeed:
             snapshot = self._open_at_once("reading changed rows")
             if snapshot is None:
                 return False
-            with snapshot:
-                self._read_rows(missing, snapshot)
+            try:
+                with snapshot:
+                    self._read_rows(missing, snapshot)
+            except ColdMiss:
+                return False
         return True
 
     def _read_rows(self, changes: Iterable[TableChange], snapshot: Snapshot) -> None:

@@ -9,7 +9,7 @@ a column whose type was widened since is cast.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -45,6 +45,17 @@ class _Step(NamedTuple):
     constant: pa.Scalar | None
 
 
+class StoredColumns(Protocol):
+    """A stored batch, or those of its columns that somebody needs."""
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows it has."""
+
+    def column(self, i: int, /) -> pa.Array:
+        """The column at a position of the stored schema."""
+
+
 class Projection(NamedTuple):
     """How batches of one schema version become the columns that a reader asked for."""
 
@@ -53,7 +64,12 @@ class Projection(NamedTuple):
     plain: tuple[int, ...] | None
     temporal: tuple[bool, ...]
 
-    def arrays(self, batch: pa.RecordBatch) -> list[pa.Array]:
+    @property
+    def positions(self) -> list[int]:
+        """The fields of the stored batch that it reads."""
+        return sorted({step.position for step in self.steps if step.position >= 0})
+
+    def arrays(self, batch: StoredColumns) -> list[pa.Array]:
         """The projected columns of a stored batch."""
         if self.plain is not None:
             return [batch.column(position) for position in self.plain]
@@ -71,12 +87,12 @@ class Projection(NamedTuple):
             ]
         )
 
-    def batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def batch(self, batch: StoredColumns) -> pa.RecordBatch:
         """The projected batch."""
         return pa.RecordBatch.from_arrays(self.arrays(batch), schema=self.schema)
 
     @staticmethod
-    def _array(batch: pa.RecordBatch, step: _Step) -> pa.Array:
+    def _array(batch: StoredColumns, step: _Step) -> pa.Array:
         if step.constant is not None:
             return pa.repeat(step.constant, batch.num_rows)
         array = batch.column(step.position)
@@ -117,6 +133,11 @@ class TableLayout:
             schema = pa.schema([*fields, _BY_FIELD] if history else fields)
             self._schemas[code] = schema
         return schema
+
+    def columns_at(self, version: int) -> tuple[ColumnDef, ...]:
+        """The columns of a schema version. Raises StorageCorrupt for one that the table never had."""
+        self.stored_schema(version)
+        return self._versions[version]
 
     def projection(
         self, version: int, columns: Sequence[str] | None, *, with_seq: bool = False, history: bool = False

@@ -6,11 +6,12 @@ It learns from the writer which partitions got batches or dead rows, plans and b
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from storage.environment import LOG_TRUNCATED, read_number
@@ -77,6 +78,10 @@ class Merger:
         self._history_at = b""
         self._thread: threading.Thread | None = None
         self._janitor = TopicJanitor()
+        self._reserved: set[_Partition] = set()
+        self._passed: set[_Partition] = set()
+        self.after_maintenance: Callable[[], object] = lambda: None
+        """Called after each round of retention, with nothing held."""
         self._topic_bytes = 0
         self.merges = 0
         self.truncated = truncated
@@ -115,6 +120,28 @@ class Merger:
         if self._topic_bytes >= TOPIC_BYTES:
             self._wake.set()
 
+    @contextlib.contextmanager
+    def reserving(self, partitions: Iterable[_Partition]) -> Iterator[None]:
+        """Leave the batches of some partitions alone for the block: somebody is moving them to the cold tier."""
+        chosen = set(partitions)
+        with self._working:  # what is being merged now is applied first
+            self._reserved |= chosen
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reserved -= chosen
+                self._due.update(dict.fromkeys(chosen & self._passed))
+                self._passed -= chosen
+                if self._due:
+                    self._wake.set()
+
+    @contextlib.contextmanager
+    def holding_history(self) -> Iterator[None]:
+        """Keep `history` as it is for the block."""
+        with self._working:
+            yield
+
     def run_once(self) -> int:
         """One round over everything: merge all partitions, then retention. How many merges. For tests and COMPACT."""
         with self._working:
@@ -152,11 +179,12 @@ class Merger:
                 self._topic_bytes = 0
                 self._guard(self.maintain)
                 maintained = self._clock.monotonic()
+                self._guard(self.after_maintenance, contextlib.nullcontext())
             self._stopped.wait(PAUSE_SECONDS)
 
-    def _guard(self, step: Callable[[], object]) -> None:
+    def _guard(self, step: Callable[[], object], held: contextlib.AbstractContextManager[object] | None = None) -> None:
         try:
-            with self._working:
+            with held or self._working:
                 step()
         except StorageClosed:
             self._stopped.set()
@@ -199,9 +227,12 @@ class Merger:
         jobs: list[Job] = []
         size = 0
         with self._snapshot("merging") as snapshot, snapshot.reading() as reader:
-            kept_after = _kept_after(snapshot, reader)
+            kept_after = kept_rows(snapshot, reader)
             while left and len(jobs) < SLICE_JOBS:
                 table_id, user = left[0]
+                if left[0] in self._reserved:
+                    self._passed.add(left.popleft())
+                    continue
                 table = snapshot.catalog.table_by_id(table_id)
                 partition = partition_key(user)
                 runs = choose(candidates(reader, row_key_prefix(table_id, partition)), self._options) if table else []
@@ -278,7 +309,7 @@ class Merger:
 
     def _purge_history(self) -> None:
         with self._snapshot("purging history") as snapshot, snapshot.reading() as reader:
-            needed = _kept_after(snapshot, reader)
+            needed = kept_rows(snapshot, reader)
             keys, following = purgeable_history(reader, snapshot.catalog, self._history_at, 256, needed)
         self._history_at = following or b""
         if keys:
@@ -288,7 +319,7 @@ class Merger:
         return self._registry.open(None, purpose)
 
 
-def _kept_after(snapshot: Snapshot, reader: Reader) -> Callable[[int], int]:
+def kept_rows(snapshot: Snapshot, reader: Reader) -> Callable[[int], int]:
     """For each table, which of its superseded rows are needed: by the log, or by messages that refer to them."""
     truncated = read_number(reader.txn, reader.dbs, LOG_TRUNCATED, 0)
     found = floors(reader, snapshot.catalog, dropped_tables(snapshot))

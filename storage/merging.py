@@ -1,9 +1,9 @@
 """How neighbouring batches become one: what to merge, building it from a snapshot, applying it in the writer.
 
 Choosing. Batches of a partition stand in `_seq` order. A batch's tier is the logarithm of its rows to the base
-`fan_in`; a batch that is half full or more is done. A run of at least `fan_in` neighbours whose tiers are at most t is
-merged into one, for the lowest such t: a stream of one-row commits is rewritten about four times in all. A batch whose
-share of dead rows is high is rewritten alone.
+`fan_in`; a batch that is half full or more is done, and so is a cold one. A run of at least `fan_in` neighbours whose
+tiers are at most t is merged into one, for the lowest such t: a stream of one-row commits is rewritten about four times
+in all. A batch whose share of dead rows is high is rewritten alone, if it is hot.
 
 Building happens off the writer's thread, from a snapshot: live rows (in the present schema version) become new batches;
 superseded rows that the log or a topic still needs go to `history`, into its batches or between them, so that those
@@ -37,12 +37,13 @@ HISTORY_BYTES = 8 << 20
 
 
 class Candidate(NamedTuple):
-    """A batch as the choice sees it."""
+    """A batch as the choice sees it. Cold ones are never chosen: what lies between them is merged."""
 
     key: bytes
     rows: int
     dead: int
     size: int
+    cold: bool = False
 
 
 class Output(NamedTuple):
@@ -74,7 +75,7 @@ def choose(batches: Sequence[Candidate], options: StorageOptions) -> list[list[C
     runs = _tiered_runs(batches, options)
     taken = {batch.key for run in runs for batch in run}
     for batch in batches:
-        if batch.key in taken or not batch.dead:
+        if batch.key in taken or not batch.dead or batch.cold:
             continue
         full = _tier(batch, options) == math.inf
         if batch.dead == batch.rows or (full and batch.dead >= batch.rows * options.merge_dead_share):
@@ -83,7 +84,7 @@ def choose(batches: Sequence[Candidate], options: StorageOptions) -> list[list[C
 
 
 def _tier(batch: Candidate, options: StorageOptions) -> float:
-    if batch.rows >= options.batch_rows // 2 or batch.size >= options.batch_bytes // 2:
+    if batch.cold or batch.rows >= options.batch_rows // 2 or batch.size >= options.batch_bytes // 2:
         return math.inf
     return math.floor(math.log(max(batch.rows, 1), options.merge_fan_in) + 1e-9)
 
@@ -125,7 +126,7 @@ def candidates(reader: Reader, prefix: bytes) -> list[Candidate]:
     """The batches of a partition."""
     dead = reader.dead_counts(prefix)
     return [
-        Candidate(batch.key, batch.header.rows, dead.get(batch.key, 0), len(batch.value))
+        Candidate(batch.key, batch.header.rows, dead.get(batch.key, 0), len(batch.value), batch.header.cold)
         for batch in reader.stored(prefix)
     ]
 
@@ -157,7 +158,7 @@ def build(reader: Reader, layout: TableLayout, partition: bytes, run: Sequence[C
             gone.append(with_by(rows.take(pa.array(needed["row"].astype(np.int64))), needed["seq"].astype(np.int64)))
     version = layout.table.schema_version
     outputs = _outputs(prefix, live, version)
-    old_history, new_history = _history(reader, layout, prefix, gone, low, kept_after)
+    old_history, new_history = history_of(reader, layout, prefix, gone, low, kept_after)
     return Job(prefix, sources, known, outputs, old_history, new_history)
 
 
@@ -233,7 +234,7 @@ def _outputs(prefix: bytes, batches: Sequence[pa.RecordBatch], version: int) -> 
     return [Output(key, encode_batch(joined, version, int(seqs[-1])), seqs)]
 
 
-def _history(
+def history_of(
     reader: Reader, layout: TableLayout, prefix: bytes, gone: list[pa.RecordBatch], low: int, kept_after: int
 ) -> tuple[list[bytes], list[Output]]:
     """The history batches that superseded rows join, and what replaces them.

@@ -46,6 +46,16 @@ class StorageOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Neighbouring batches of one size tier that make a merge worth while."""
     merge_dead_share: float = 0.25
     """Share of dead rows at which a full batch is rewritten."""
+    cold_cache_bytes: int = GIB
+    """How much decoded row groups of cold tables may take in `<data>/cache`."""
+    cold_segment_rows: int = 1 << 20
+    """Rows of a full Parquet file."""
+    cold_segment_bytes: int = 64 << 20
+    """Decoded bytes of a full Parquet file: a flush holds about twice as many in memory."""
+    cold_misses: int = 32
+    """How often a work of the writer is put off until a cold row group is loaded; then it reads files in its place."""
+    cold_grace_seconds: float = 3_600.0
+    """How long a file that a compaction replaced is kept for readers of the open format."""
     evict: bool = True
     """Whether expired rows of STREAM tables are ended in the background."""
     stream_eviction_seconds: float = 1.0

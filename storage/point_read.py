@@ -25,7 +25,10 @@ class PointReader:
         self._prefixes: dict[str, tuple[bytes, bytes]] = {}
 
     def read(self, snapshot: Snapshot, partition: str, key: bytes) -> list[object] | None:
-        """The storage values of the row with that encoded primary key, or None. They own their memory."""
+        """The storage values of the row with that encoded primary key, or None. They own their memory.
+
+        Raises ColdMiss where that would read a file and the snapshot is one of the event loop, which may not wait.
+        """
         prefixes = self._prefixes.get(partition)
         if prefixes is None:
             prefixes = self._prefixes_of(partition)

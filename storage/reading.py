@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -21,12 +21,17 @@ from storage.batches import (
     verify,
     without,
 )
+from storage.cold_reading import ColdPart, ColdReads, ColdRequest, Part
+from storage.cold_segments import read_segment
+from storage.cold_statistics import Bounds, excludes
+from storage.cold_stubs import read_stats, read_stub
 from storage.dead import EMPTY, Entries, count_dead, decode_dead
 from storage.environment import Cursor, Databases, Txn
 from storage.errors import StorageCorrupt, StorageError
 from storage.keys import parse_partition, parse_row_key, prefix_end, row_key_prefix, table_prefix
-from storage.layout import TableLayout
+from storage.layout import SEQ, Projection, TableLayout
 from storage.memory import LARGE, BatchMemory
+from storage.scan_statistics import ScanStatistics
 
 
 class Stored(NamedTuple):
@@ -43,12 +48,19 @@ class Stored(NamedTuple):
 
 
 class Reader:
-    """Reads over a transaction. Used by one thread at a time; valid until the transaction ends."""
+    """Reads over a transaction. Used by one thread at a time; valid until the transaction ends.
 
-    def __init__(self, txn: Txn, dbs: Databases, memory: BatchMemory) -> None:
+    A Reader that does not wait (`waits`) raises ColdMiss where it would read a file; scans and fetches only name cold
+    parts, which are read when the transaction is not needed any more (`ColdReads.read_all`).
+    """
+
+    def __init__(self, txn: Txn, dbs: Databases, memory: BatchMemory, cold: ColdReads, *, waits: bool = True) -> None:
         self.txn = txn
         self.dbs = dbs
         self.memory = memory
+        self.cold = cold
+        self.waits = waits
+        self.statistics = ScanStatistics()
 
     @cached_property
     def _rows(self) -> Cursor:
@@ -115,12 +127,12 @@ class Reader:
     def decode(
         self, layout: TableLayout, batch: Stored, owner: object | None, *, history: bool = False
     ) -> pa.RecordBatch:
-        """The record batch, verified when it is read for the first time."""
+        """The record batch, verified when it is read for the first time; of a cold batch, by way of the cache."""
         key, value, header = batch
-        if not self.memory.verified(key, header.checksum):
-            if not verify(value, header):
-                raise StorageCorrupt(f"{place_of(key, layout, header)}: the checksum does not match")
-            self.memory.add_verified(key, header.checksum)
+        if header.flags:
+            found = self.cold.peek(read_stub(value)[:2])
+            return found or self.cold.whole(self.request(layout, batch), waits=self.waits)
+        self._expect_whole(layout, batch)
         schema = layout.stored_schema(header.schema_version, history=history)
         try:
             decoded = decode_batch(value, schema, owner)
@@ -129,6 +141,35 @@ class Reader:
         if decoded.num_rows != header.rows:
             raise StorageCorrupt(f"{place_of(key, layout, header)}: the header and the batch count different rows")
         return decoded
+
+    def request(self, layout: TableLayout, batch: Stored) -> ColdRequest:
+        """What reading a cold batch takes; valid beyond the transaction. Raises StorageCorrupt."""
+        key, value, header = batch
+        self._expect_whole(layout, batch)
+        stub = read_stub(value)
+        segment = self.cold.known(stub.segment_id)
+        if segment is None:
+            segment = read_segment(self, key[:-8], stub.segment_id)
+            if segment is None:
+                raise StorageCorrupt(f"{place_of(key, layout, header)}: its segment {stub.segment_id} is not known")
+            self.cold.remember(segment)
+        seqs = seqs_of(value, header) if header.seq_offset else None
+        return ColdRequest(
+            segment,
+            stub.row_group,
+            header.schema_version,
+            layout.stored_schema(header.schema_version),
+            header.rows,
+            (lambda: seqs_of(b"", header)) if seqs is None else (lambda: seqs),
+            place_of(key, layout, header),
+        )
+
+    def _expect_whole(self, layout: TableLayout, batch: Stored) -> None:
+        key, value, header = batch
+        if not self.memory.verified(key, header.checksum):
+            if not verify(value, header):
+                raise StorageCorrupt(f"{place_of(key, layout, header)}: the checksum does not match")
+            self.memory.add_verified(key, header.checksum)
 
     def dead_of(self, batch_key: bytes) -> Entries:
         """The superseded rows of one batch."""
@@ -176,28 +217,71 @@ class Reader:
         owner: object | None = None,
         also_dead: Seqs | None = None,
         after: int = 0,
-    ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
-        """The live rows of a partition with a `_seq` after `after`, in `_seq` order, without those of `also_dead`."""
+        bounds: Mapping[str, Bounds] | None = None,
+    ) -> tuple[pa.Schema, list[Part]]:
+        """The live rows of a partition with a `_seq` after `after`, in `_seq` order, without those of `also_dead`.
+
+        Batches in which no row can satisfy the `bounds` may be left out.
+        """
         prefix = row_key_prefix(layout.table.table_id, partition)
         start = self.start_after(prefix, after)
         dead = self.dead_in(prefix, start)
         schema = layout.projection(layout.table.schema_version, columns, with_seq=with_seq).schema
-        batches = []
+        parts: list[Part] = []
         for batch in self.stored(prefix, start=start):
-            plan = layout.projection(batch.header.schema_version, columns, with_seq=with_seq)
-            projected = plan.batch(self.decode(layout, batch, owner))
+            header = batch.header
+            if bounds and self._excluded(layout, batch, bounds):
+                continue
             gone = dead[batch.key]["row"] if batch.key in dead else None
             if also_dead is not None and len(also_dead):
-                more = positions_in(seqs_of(batch.value, batch.header), also_dead)
+                more = positions_in(seqs_of(batch.value, header), also_dead)
                 gone = more if gone is None else np.concatenate((gone, more))
             if batch.first_seq <= after:
                 early = np.arange(rows_through(batch, after))
                 gone = early if gone is None else np.union1d(gone, early)
+            if gone is not None and len(gone) >= header.rows:
+                continue
+            plan = layout.projection(header.schema_version, columns, with_seq=with_seq)
+            if header.flags:
+                request = self.request(layout, batch)
+                self.statistics.cold(request.segment.segment_id, read=True)
+                if not self.waits:
+                    self.decode(layout, batch, None)  # now in the cache, or refused
+                parts.append(ColdPart(request, plan, gone))
+                continue
+            self.statistics.batches += 1
+            projected = plan.batch(self.decode(layout, batch, owner))
             if gone is None or not len(gone):
-                batches.append(projected)
-            elif len(gone) < batch.header.rows:
-                batches += without(projected, gone)
-        return schema, batches
+                parts.append(projected)
+            else:
+                parts += without(projected, gone)
+        return schema, parts
+
+    def _excluded(self, layout: TableLayout, batch: Stored, bounds: Mapping[str, Bounds]) -> bool:
+        """Whether no row of a batch can satisfy the bounds."""
+        header = batch.header
+        excluded = False
+        seqs = bounds.get(SEQ)
+        if seqs is not None:
+            above = isinstance(seqs.low, int) and header.last_seq < seqs.low
+            excluded = above or (isinstance(seqs.high, int) and batch.first_seq > seqs.high)
+        if not header.flags:
+            return excluded
+        if not excluded:
+            self._expect_whole(layout, batch)
+            stats = read_stats(batch.value, header)
+            written = {column.column_id: column for column in layout.columns_at(header.schema_version)}
+            for name, bound in bounds.items():
+                column = layout.table.by_name.get(name)
+                found = None if column is None else stats.get(column.column_id)
+                if column is None or found is None or column.column_id not in written:
+                    continue
+                if excludes(found, written[column.column_id], column, bound):
+                    excluded = True
+                    break
+        if excluded:
+            self.statistics.cold(read_stub(batch.value).segment_id, read=False)
+        return excluded
 
     def count(self, layout: TableLayout, partition: bytes, *, after: int = 0) -> int:
         """How many live rows with a `_seq` after `after` a partition has, from headers as far as they tell."""
@@ -227,8 +311,11 @@ class Reader:
         *,
         with_seq: bool,
         missing: type[StorageError],
-    ) -> pa.Table:
-        """Rows by `_seq`, in the order asked; they own their memory. Raises `missing` for one that is not there."""
+    ) -> tuple[pa.Schema, list[Part], Seqs | None]:
+        """Rows by `_seq`; those of hot batches own their memory. Raises `missing` for one that is not there.
+
+        The rows come in ascending order of `_seq`; the array says how to take them to have the order asked.
+        """
         prefix = row_key_prefix(layout.table.table_id, partition)
         schema = layout.projection(layout.table.schema_version, columns, with_seq=with_seq).schema
         if len(seqs) == 1:
@@ -237,12 +324,14 @@ class Reader:
                 raise missing(_missing(layout, seqs[0]))
             batch, position = found
             plan = layout.projection(batch.header.schema_version, columns, with_seq=with_seq)
+            if batch.header.flags:
+                return schema, [self._cold_rows(layout, batch, plan, np.array([position]))], None
             row = own_row(self.decode(layout, batch, self), position)
-            return pa.Table.from_arrays(plan.arrays(row), schema=schema)
+            return schema, [pa.RecordBatch.from_arrays(plan.arrays(row), schema=schema)], None
         wanted = np.asarray(seqs, dtype=np.int64)
         order = wanted.argsort(kind="stable")
         ascending = wanted[order]
-        pieces = []
+        parts: list[Part] = []
         place = 0
         while place < len(ascending):
             found = self.locate(prefix, int(ascending[place]))
@@ -256,15 +345,26 @@ class Reader:
                 wrong = ascending[place:end][stored[positions] != ascending[place:end]]
                 raise missing(_missing(layout, int(wrong[0])))
             plan = layout.projection(batch.header.schema_version, columns, with_seq=with_seq)
-            decoded = self.decode(layout, batch, self)
-            pieces.append(pa.RecordBatch.from_arrays(plan.arrays(decoded.take(pa.array(positions))), schema=schema))
+            if batch.header.flags:
+                parts.append(self._cold_rows(layout, batch, plan, positions))
+            else:
+                decoded = self.decode(layout, batch, self)
+                parts.append(pa.RecordBatch.from_arrays(plan.arrays(decoded.take(pa.array(positions))), schema=schema))
             place = end
-        table = pa.Table.from_batches(pieces, schema)
         if (order[1:] > order[:-1]).all():
-            return table
+            return schema, parts, None
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        return table.combine_chunks().take(pa.array(back))
+        return schema, parts, back
+
+    def _cold_rows(self, layout: TableLayout, batch: Stored, plan: Projection, places: Seqs) -> Part:
+        """Rows of a cold batch: taken now when this reader does not wait, or when they are cached."""
+        part = ColdPart(self.request(layout, batch), plan, None, places)
+        self.statistics.cold(part.request.segment.segment_id, read=True)
+        if self.waits:
+            return part
+        self.decode(layout, batch, None)  # now in the cache, or refused
+        return self.cold.read(part)[0]
 
     def row(
         self,
@@ -281,6 +381,12 @@ class Reader:
         batch, position = found
         plan = layout.projection(batch.header.schema_version, columns)
         return plan.row(self.decode(layout, batch, self), position)
+
+    def load(self, layout: TableLayout, prefix: bytes, seq: int) -> None:
+        """Have the row with that `_seq` where reading it takes no file. Raises ColdMiss."""
+        found = self.locate(prefix, seq)
+        if found is not None and found[0].header.flags:
+            self.decode(layout, found[0], None)
 
     def is_live(self, prefix: bytes, seq: int) -> bool:
         """Whether a row with that `_seq` is stored and not superseded."""

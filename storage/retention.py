@@ -7,12 +7,14 @@ Each function does one bounded slice inside the writer and says whether there is
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import msgspec
 
 from storage.catalog import Catalog, TableDef
 from storage.changes import decode_commit
+from storage.cold_segments import bury_segment, partition_of_key, segment_items
 from storage.environment import LOG_TRUNCATED, PAGE, pack_number, read_number
 from storage.keys import object_key, parse_row_key, parse_seq_key, table_prefix
 from storage.layout import layout_of
@@ -102,7 +104,10 @@ def dropped_definition(reader: Reader, table_id: int) -> TableDef | None:
 
 
 def reclaim_table(wtxn: WriteTransaction, table_id: int) -> bool:
-    """Delete a slice of a dropped table's entries; True when nothing is left (its tombstone goes too)."""
+    """Delete a slice of a dropped table's entries; True when nothing is left (its tombstone goes too).
+
+    Its Parquet files are left to the cold tier, which deletes them when no snapshot reads them any more.
+    """
     wtxn.flusher.touched = True
     prefix = table_prefix(table_id)
     left = SLICE
@@ -114,5 +119,10 @@ def reclaim_table(wtxn: WriteTransaction, table_id: int) -> bool:
                     return False
                 more = cursor.delete()
                 left -= 1
+    for key, segment in list(itertools.islice(segment_items(wtxn.reader, table_id), left + 1)):
+        if not left:
+            return False
+        bury_segment(wtxn.txn, wtxn.reader, partition_of_key(key), segment, wtxn.now_us())
+        left -= 1
     wtxn.reclaimed(table_id)
     return True

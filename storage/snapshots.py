@@ -30,15 +30,18 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
 import lmdb
+import pyarrow as pa
 
-from storage.catalog import Catalog
+from storage.catalog import Catalog, TableDef
+from storage.cold_reading import ColdReads
+from storage.cold_statistics import Bounds
 from storage.environment import CATALOG_VERSION, NEXT_SEQ, Environment, read_number
-from storage.errors import SnapshotExpired, StorageClosed, StoragePoisoned
+from storage.errors import ColdMiss, SnapshotExpired, StorageClosed, StoragePoisoned
 from storage.memory import BatchMemory
 from storage.objects import load_catalog
 from storage.reading import Reader
@@ -87,6 +90,7 @@ class Snapshot(StoredView):
     ) -> None:
         super().__init__(reader, state.catalog, state.seq, now_us)
         self.purpose = purpose
+        self.txn_id: int = reader.txn.id()
         self.deadline = deadline
         self.opened = opened
         self.expired = False
@@ -150,6 +154,38 @@ class Snapshot(StoredView):
             if not self._pins:
                 self._end()
 
+    # While files are read the snapshot counts as open, even if its lease runs out: the files are kept for it.
+
+    def scan_live(
+        self,
+        table: TableDef,
+        partition: str,
+        columns: Sequence[str] | None,
+        with_seq: bool,
+        superseded: pa.Array | None,
+        bounds: Mapping[str, Bounds] | None = None,
+    ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+        """See Base."""
+        with self.pin():
+            return super().scan_live(table, partition, columns, with_seq, superseded, bounds)
+
+    def fetch(
+        self,
+        table: TableDef,
+        partition: str,
+        seqs: Sequence[int],
+        columns: Sequence[str] | None = None,
+        *,
+        with_seq: bool = False,
+    ) -> pa.Table:
+        """Rows by `_seq`; see ReadView."""
+        with self.pin():
+            return super().fetch(table, partition, seqs, columns, with_seq=with_seq)
+
+    def _load(self, miss: ColdMiss) -> None:
+        with self.pin():
+            super()._load(miss)
+
     def allocate_table_id(self) -> int:
         """An id for a new table, never used before."""
         return self._registry.allocate_table_id()
@@ -191,9 +227,15 @@ class SnapshotRegistry:
     """All open snapshots of an environment."""
 
     def __init__(
-        self, environment: Environment, clock: Clock, lease_seconds: float, allocate_table_id: Callable[[], int]
+        self,
+        environment: Environment,
+        clock: Clock,
+        lease_seconds: float,
+        allocate_table_id: Callable[[], int],
+        cold: ColdReads,
     ) -> None:
         self._environment = environment
+        self.cold = cold
         self._clock = clock
         self._lease = lease_seconds
         self._lock = threading.Lock()
@@ -222,16 +264,16 @@ class SnapshotRegistry:
             return self._begin(lease, purpose)
 
     def open_at_once(self, purpose: str) -> Snapshot | None:
-        """As `open`, for the event loop: None where that would wait."""
+        """As `open`, for the event loop: None where that would wait. Reading it raises ColdMiss where that would."""
         with self._lock:
-            return None if self._paused or self._closed else self._begin(None, purpose)
+            return None if self._paused or self._closed else self._begin(None, purpose, waits=False)
 
-    def _begin(self, lease: float | None, purpose: str) -> Snapshot:
+    def _begin(self, lease: float | None, purpose: str, *, waits: bool = True) -> Snapshot:
         try:
             txn = self._environment.begin_read()
         except lmdb.PanicError as error:  # a commit has just met an I/O error; the writer is about to reopen
             raise StoragePoisoned("the storage is being reopened") from error
-        reader = Reader(txn, self._environment.dbs, self.memory)
+        reader = Reader(txn, self._environment.dbs, self.memory, self.cold, waits=waits)
         state = self._states.get(txn.id()) or self._load(reader)
         now = self._clock.monotonic()
         deadline = now + (self._lease if lease is None else lease)
@@ -264,7 +306,7 @@ class SnapshotRegistry:
         """The newest committed state, read from the environment (at opening)."""
         txn = self._environment.begin_read()
         try:
-            return self._load(Reader(txn, self._environment.dbs, self.memory))
+            return self._load(Reader(txn, self._environment.dbs, self.memory, self.cold))
         finally:
             txn.abort()
 
@@ -284,6 +326,10 @@ class SnapshotRegistry:
         self._active.pop(id(snapshot), None)
         if self._closed and not self._active:
             self._environment.close()
+
+    def oldest_txn(self) -> int | None:
+        """The LMDB transaction id of the oldest open snapshot; None when none is open."""
+        return min((snapshot.txn_id for snapshot in list(self._active.values())), default=None)
 
     def oldest_seconds(self) -> float:
         """Age of the oldest open snapshot."""

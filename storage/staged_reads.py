@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -10,9 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from storage.catalog import Catalog, TableDef
+from storage.cold_segments import Segment
+from storage.cold_statistics import Bounds
 from storage.keys import index_key_prefix
 from storage.layout import layout_of
 from storage.objects import StagedObjects
+from storage.scan_statistics import ScanStatistics
 from storage.staging import StagedPartition, Undo
 from storage.topic_positions import GroupPosition
 from storage.views import Base
@@ -46,11 +49,22 @@ class StagedReads:
         """Up to where rows of a STREAM table have expired in the base; staged rows never have."""
         return self._base.expired_through(table)
 
+    @property
+    def statistics(self) -> ScanStatistics:
+        """What the scans of the base have read and left out."""
+        return self._base.statistics
+
     def scan(
-        self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
+        self,
+        table: TableDef,
+        partition: str,
+        columns: Sequence[str] | None = None,
+        *,
+        with_seq: bool = False,
+        bounds: Mapping[str, Bounds] | None = None,
     ) -> pa.Table:
         """Live rows; see ReadView."""
-        schema, batches = self.scan_live(table, partition, columns, with_seq, None)
+        schema, batches = self.scan_live(table, partition, columns, with_seq, None, bounds)
         return pa.Table.from_batches(batches, schema)
 
     def scan_live(
@@ -60,15 +74,16 @@ class StagedReads:
         columns: Sequence[str] | None,
         with_seq: bool,
         superseded: pa.Array | None,
+        bounds: Mapping[str, Bounds] | None = None,
     ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
         """See Base."""
         staged = self._partitions.get((table.table_id, partition))
         if staged is None:
-            return self._base.scan_live(table, partition, columns, with_seq, superseded)
+            return self._base.scan_live(table, partition, columns, with_seq, superseded, bounds)
         gone = staged.superseded_array()
         if superseded is not None:
             gone = np.union1d(gone, np.asarray(superseded))
-        schema, batches = self._base.scan_live(table, partition, columns, with_seq, pa.array(gone, pa.int64()))
+        schema, batches = self._base.scan_live(table, partition, columns, with_seq, pa.array(gone, pa.int64()), bounds)
         also = set(gone.tolist()) if superseded is not None else ()
         return schema, batches + staged.scan(layout_of(table), columns, with_seq, also)
 
@@ -196,6 +211,10 @@ class StagedReads:
     def topic_groups(self) -> Sequence[GroupPosition]:
         """Where consumer groups stand in the base; see ReadView."""
         return self._base.topic_groups()
+
+    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+        """The records of cold files in the base; see ReadView."""
+        return self._base.segments(table_id)
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """A definition; see ReadView."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from pyarrow import fs
+
+if TYPE_CHECKING:
+    from pyarrow import fs  # a server at rest does without it
 
 STORAGE = "storage"
 """The object kind of storages."""
@@ -63,4 +65,6 @@ class StorageResolver(Protocol):
 
 def local_place(folder: Path, shared: str = SHARED_TEMPLATE, user: str = USER_TEMPLATE) -> ColdPlace:
     """A place below a folder of this machine, which is made when the first file is written."""
+    from pyarrow import fs
+
     return ColdPlace(fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem()), shared, user, folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -11,11 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from storage.catalog import Catalog, TableDef
-from storage.errors import StorageCorrupt, StorageError
+from storage.cold_segments import OTHER_PREFIX, Segment, segments_of
+from storage.cold_statistics import Bounds
+from storage.errors import ColdMiss, StorageCorrupt, StorageError
 from storage.expiry import cutoff
 from storage.keys import index_key_prefix, object_key, object_prefix, partition_key, row_key_prefix
 from storage.layout import layout_of
 from storage.reading import Reader
+from storage.scan_statistics import ScanStatistics
 from storage.stored_size import stored_bytes
 from storage.topic_positions import GroupPosition, group_positions
 
@@ -62,11 +65,22 @@ class StoredView:
         with self._lock:
             return self._cutoff(self._open(), table)
 
+    @property
+    def statistics(self) -> ScanStatistics:
+        """What the scans of this view have read and left out."""
+        return self._reader.statistics
+
     def scan(
-        self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
+        self,
+        table: TableDef,
+        partition: str,
+        columns: Sequence[str] | None = None,
+        *,
+        with_seq: bool = False,
+        bounds: Mapping[str, Bounds] | None = None,
     ) -> pa.Table:
         """Live rows; see ReadView."""
-        schema, batches = self.scan_live(table, partition, columns, with_seq, None)
+        schema, batches = self.scan_live(table, partition, columns, with_seq, None, bounds)
         return pa.Table.from_batches(batches, schema)
 
     def scan_live(
@@ -76,11 +90,12 @@ class StoredView:
         columns: Sequence[str] | None,
         with_seq: bool,
         superseded: pa.Array | None,
+        bounds: Mapping[str, Bounds] | None = None,
     ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
         """See Base."""
         with self._lock:
             reader = self._open()
-            return reader.scan(
+            schema, parts = reader.scan(
                 layout_of(table),
                 partition_key(partition),
                 columns,
@@ -88,7 +103,9 @@ class StoredView:
                 owner=self._owner(),
                 also_dead=None if superseded is None else np.asarray(superseded),
                 after=self._cutoff(reader, table),
+                bounds=bounds,
             )
+        return schema, reader.cold.read_all(parts)  # files are read without the lock
 
     def scan_newer(self, table: TableDef, partition: str, after: int, columns: Sequence[str]) -> pa.Table:
         """Live rows with a `_seq` beyond `after`, as `scan` gives them, with `_seq` first."""
@@ -123,9 +140,11 @@ class StoredView:
         with self._lock:
             reader = self._open()
             self._expect_unexpired(reader, table, seqs)
-            return reader.fetch(
+            schema, parts, order = reader.fetch(
                 layout_of(table), partition_key(partition), seqs, columns, with_seq=with_seq, missing=self.missing
             )
+        rows = pa.Table.from_batches(reader.cold.read_all(parts), schema)
+        return rows if order is None else rows.combine_chunks().take(pa.array(order))
 
     def get_row(
         self, table: TableDef, partition: str, key: bytes, columns: Sequence[str] | None = None
@@ -133,22 +152,46 @@ class StoredView:
         """One row by primary key; see ReadView."""
         place = partition_key(partition)
         full = index_key_prefix(table.table_id, place, 0) + key
-        with self._lock:
-            reader = self._open()
+        prefix = row_key_prefix(table.table_id, place)
+
+        def read(reader: Reader) -> tuple[int, tuple[object, ...]] | None:
             value = reader.txn.get(full, db=reader.dbs.keys)
             if value is None:
                 return None
             seq = int.from_bytes(value, "big")
-            prefix = row_key_prefix(table.table_id, place)
             return seq, reader.row(layout_of(table), prefix, seq, columns, self.missing)
+
+        return self._row(read)
 
     def row_at(self, table: TableDef, partition: str, seq: int, columns: Sequence[str] | None) -> tuple[object, ...]:
         """See Base."""
         prefix = row_key_prefix(table.table_id, partition_key(partition))
-        with self._lock:
-            reader = self._open()
+
+        def read(reader: Reader) -> tuple[object, ...]:
             self._expect_unexpired(reader, table, (seq,))
             return reader.row(layout_of(table), prefix, seq, columns, self.missing)
+
+        return self._row(read)
+
+    def _row(self, read: Callable[[Reader], T]) -> T:
+        """Read under the lock; a row group that is not in the cache is loaded without it."""
+        with self._lock:
+            reader = self._open()
+            waits, reader.waits = reader.waits, False
+            try:
+                return read(reader)
+            except ColdMiss as error:
+                if not waits:
+                    raise
+                miss = error
+            finally:
+                reader.waits = waits
+        self._load(miss)
+        with self._lock:
+            return read(self._open())
+
+    def _load(self, miss: ColdMiss) -> None:
+        miss.load()
 
     def find_range(
         self,
@@ -205,6 +248,12 @@ class StoredView:
         """Where consumer groups stand; see ReadView."""
         with self._lock:
             return list(group_positions(self._open(), self.catalog))
+
+    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+        """The records of cold files; see ReadView."""
+        with self._lock:
+            reader = self._open()
+            return [*segments_of(reader, table_id), *segments_of(reader, table_id, prefix=OTHER_PREFIX)]
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """A definition; see ReadView."""

@@ -63,7 +63,7 @@ class Commit(Generic[T]):
 class Submission:
     """One work in the queue. Exactly one of `future` (with its loop) and `commit` waits for it, until it is settled."""
 
-    __slots__ = ("commit", "error", "exclusive", "future", "loop", "result", "settled", "weight", "work")
+    __slots__ = ("commit", "error", "exclusive", "future", "loop", "misses", "result", "settled", "weight", "work")
 
     def __init__(
         self,
@@ -84,6 +84,8 @@ class Submission:
         self.result: Any = None
         self.error: BaseException | None = None
         self.settled = False
+        self.misses = 0
+        """How often it was put off until a cold row group was loaded."""
 
 
 class SubmitExclusive(Protocol):
@@ -110,12 +112,12 @@ class WorkQueue:
     def put(self, submission: Submission) -> None:
         """Queue a work. Raises QueueFull at the bound, or the refusal of a closed or poisoned engine.
 
-        Works of the engine itself pass the bound.
+        Works of the engine itself pass the bound, and so do works that were in the queue before.
         """
         with self._lock:
             if self._refusal is not None:
                 raise type(self._refusal)(*self._refusal.args)
-            if len(self._items) >= self._bound and not submission.exclusive:
+            if len(self._items) >= self._bound and not submission.exclusive and not submission.misses:
                 raise QueueFull(f"{self._bound} works wait for the writer already")
             self._items.append(submission)
             if self._waiting_for and len(self._items) >= self._waiting_for:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
 from storage.catalog import Catalog, TableDef
+from storage.cold_segments import Segment
+from storage.cold_statistics import Bounds
+from storage.scan_statistics import ScanStatistics
 from storage.topic_positions import GroupPosition
 
 T = TypeVar("T")
@@ -30,13 +33,24 @@ class ReadView(Protocol):
         No method of the view shows an expired row, or says that it is there.
         """
 
+    @property
+    def statistics(self) -> ScanStatistics:
+        """What the scans of this view have read and left out."""
+
     def scan(
-        self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
+        self,
+        table: TableDef,
+        partition: str,
+        columns: Sequence[str] | None = None,
+        *,
+        with_seq: bool = False,
+        bounds: Mapping[str, Bounds] | None = None,
     ) -> pa.Table:
         """Live rows in `_seq` order; columns by name in the order asked (None = all), `_seq` first when `with_seq`.
 
         `_seq` and (for tables without a primary key) `_row_id` may be named in `columns` too. `columns=[]` would
-        lose the number of rows: use `count`.
+        lose the number of rows: use `count`. `bounds` by column name (`_seq` too) let a scan leave out rows that do
+        not satisfy them; it may give such rows all the same.
         """
 
     def find(self, table: TableDef, partition: str, keys: Sequence[bytes], index_id: int = 0) -> list[int | None]:
@@ -85,6 +99,12 @@ class ReadView(Protocol):
         As committed: neither what a transaction has staged for topics nor the present group of works is seen.
         """
 
+    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+        """The records of cold files of a table, or all: committed ones, then those that are not, or no longer.
+
+        As committed: what a transaction has staged moves no rows.
+        """
+
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """A definition by kind and name."""
 
@@ -116,6 +136,7 @@ class Base(ReadView, Protocol):
         columns: Sequence[str] | None,
         with_seq: bool,
         superseded: pa.Array | None,
+        bounds: Mapping[str, Bounds] | None = None,
     ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
         """`scan` as batches, without the rows of `superseded` (ascending `_seq`s)."""
 

@@ -30,7 +30,7 @@ from storage.reading import Reader
 from storage.staged_view import StagedView, index_keys, key_values
 from storage.staging import Row, StagedPartition, Undo, stored_columns
 from storage.stored_view import StoredView
-from storage.topic_definitions import TopicDef
+from storage.topic_definitions import Operation, TopicDef
 from storage.topic_publishing import Publisher, Router
 from storage.topic_staging import StagedTopics, TopicNews
 from storage.view_definitions import ViewDef
@@ -144,9 +144,19 @@ class WriteTransaction(StagedView):
     def end_work(self) -> None:
         """The work has run: check and count the files that its rows refer to. Raises FileRefused."""
         note_references(self.files, self, self._undo)
+        self._load_published()
         before = self._work_objects[1] or self._base.catalog
         if self.catalog is not before:
             note_definitions(self.files, before, self.catalog)
+
+    def _load_published(self) -> None:
+        """Have the rows of deletes that become messages at hand before the group is written. Raises ColdMiss."""
+        for staged, old in self._undo.superseded:
+            sources = self.catalog.sources_of(staged.table_id)
+            if any(source.operation is Operation.DELETE for _, source in sources) and not staged.holds(old):
+                table = self.catalog.table_by_id(staged.table_id)
+                if table is not None:
+                    self.reader.load(layout_of(table), staged.row_prefix, old)
 
     def undo_work(self) -> None:
         """The work failed: forget what it staged."""
@@ -166,7 +176,11 @@ class WriteTransaction(StagedView):
         """Write what is staged into the LMDB transaction; `last` writes the commit record and the meta data too."""
         if not last:
             self.end_work()
-        self.flusher.write_staged(self.txn, self.reader, self.catalog, self._overlay, self._partitions.values())
+        waits, self.reader.waits = self.reader.waits, True  # what is not in the cache any more must be read now
+        try:
+            self.flusher.write_staged(self.txn, self.reader, self.catalog, self._overlay, self._partitions.values())
+        finally:
+            self.reader.waits = waits
         if not last:
             self._overlay.clear()
             self._partitions.clear()

@@ -79,7 +79,7 @@ class JobService:
     # --- runners -------------------------------------------------------------------------------------------------
 
     def register(self, job_type: JobType, runner: Runner, *, lane: Lane | None = None) -> None:
-        """Say what runs jobs of a type. `lane` names what at most one of them may work on at a time."""
+        """Say what runs jobs of a type. `lane` names what at most one job, of whatever type, may work on at a time."""
         self._kinds[job_type] = _Kind(runner, lane)
 
     # --- submitting ----------------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ class JobService:
                 if job.job_id in self._running or self._due.get(job.job_id, now) > now:
                     continue
                 kind = self._kinds.get(job.job_type)
-                lane = None if kind is None or kind.lane is None else f"{job.job_type}:{kind.lane(job)}"
+                lane = None if kind is None or kind.lane is None else kind.lane(job)
                 if lane in lanes:
                     continue
                 lanes |= {lane} - {None}

@@ -10,6 +10,7 @@ read; when the server dies between the two, they are delivered again after their
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from sql.topics.settings import TopicSettings
 from sql.topics.waiting import Place, WaitingRoom
 from sql.workers import Control, Workers
 from storage.catalog import Catalog
-from storage.errors import UnknownTopic
+from storage.errors import ColdMiss, UnknownTopic
 from storage.reading import Reader
 from storage.snapshots import Snapshot
 from storage.topic_definitions import TopicDef
@@ -223,7 +224,7 @@ class TopicHub:
             if request.limit <= ON_THE_LOOP or look.behind <= ON_THE_LOOP:
                 snapshot = self._engine.snapshot_at_once(purpose="reading messages")
                 if snapshot is not None:
-                    with snapshot:
+                    with contextlib.suppress(ColdMiss), snapshot:  # a worker reads rows of the cold tier
                         return self._read_from(snapshot, request, look)
             return await self._workers.run(lambda: self.read(request, look), self._control())
         claim_request = self._claim_request(request)
@@ -235,7 +236,7 @@ class TopicHub:
         if count <= ON_THE_LOOP:
             snapshot = self._engine.snapshot_at_once(purpose="reading messages")
             if snapshot is not None:
-                with snapshot:
+                with contextlib.suppress(ColdMiss), snapshot:
                     messages = self._read(snapshot, topic, result.claimed)
         if messages is None:
             messages = await self._workers.run(lambda: self._read_now(topic, result.claimed), self._control())

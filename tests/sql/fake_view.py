@@ -8,7 +8,10 @@ from typing import TypeVar
 import pyarrow as pa
 
 from storage.catalog import Catalog, NamespaceDef, TableDef
+from storage.cold_segments import Segment, SegmentStatus
+from storage.cold_statistics import Bounds as ColumnBounds
 from storage.keys import encode_key
+from storage.scan_statistics import ScanStatistics
 from storage.topic_definitions import TopicDef
 from storage.topic_groups import Claim, GroupState
 from storage.topic_log import Bounds
@@ -57,6 +60,15 @@ class FakeView:
             for topic in self.catalog.topics()
         ]
 
+    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+        return [
+            Segment(
+                segment_id=table.table_id, table_id=table.table_id, user="ann" if table.per_user else "",
+                storage_id="local", path="batch-1.parquet", status=SegmentStatus.COMMITTED, schema_version=1,
+            )
+            for table in self.catalog.tables()
+        ]  # fmt: skip
+
     def _all(self, table: TableDef, partition: str) -> pa.Table:
         self.reads.append((table.full_name, partition))
         found = self._rows.get((table.table_id, partition))
@@ -64,8 +76,18 @@ class FakeView:
             return pa.schema([pa.field("_seq", pa.int64()), *table.arrow_schema]).empty_table()
         return found
 
+    @property
+    def statistics(self) -> ScanStatistics:
+        return ScanStatistics()
+
     def scan(
-        self, table: TableDef, partition: str, columns: Sequence[str] | None = None, *, with_seq: bool = False
+        self,
+        table: TableDef,
+        partition: str,
+        columns: Sequence[str] | None = None,
+        *,
+        with_seq: bool = False,
+        bounds: Mapping[str, ColumnBounds] | None = None,
     ) -> pa.Table:
         names = list(table.arrow_schema.names if columns is None else columns)
         return self._all(table, partition).select((["_seq"] if with_seq else []) + names)

@@ -42,6 +42,7 @@ from storage.errors import (
 from storage.feed import FeedCursor
 from storage.types import BIGINT
 from tests.storage.helpers import create, key_of, keyed_table, plain_table, rows_of
+from tests.storage.simulated_cold import SimulatedCold
 from tests.storage.simulated_streams import SimulatedStreams
 from tests.storage.simulated_topics import SimulatedTopics
 
@@ -57,6 +58,10 @@ OPTIONS = StorageOptions(
     drain_seconds=0.0,
     lease_seconds=100.0,
     retention_seconds=RETENTION,
+    cold_cache_bytes=1 << 14,
+    cold_segment_rows=16,
+    cold_grace_seconds=50.0,
+    cold_misses=-1,  # works that are put off come back when a thread says so, not the seed
 )
 USERS = ("", "ann", "bob" * 60)
 KEYS = range(12)
@@ -177,6 +182,7 @@ class Simulation:
         self.open()
         for make, name in ((keyed_table, "keyed"), (plain_table, "plain")):
             self.tables[name] = create(self.engine, make)
+        self.cold = SimulatedCold(self)
         self.streams = SimulatedStreams(self)
         self.topics = SimulatedTopics(self)
         self.followers = [Follower(self.engine.feed.subscribe(0)) for _ in range(3)]
@@ -192,6 +198,8 @@ class Simulation:
             (self.check_snapshot, 8),
             (self.follow, 12),
             (self.merge, 6),
+            (self.cold.flush, 4),
+            (self.cold.compact, 3),
             (self.append, 6),
             (self.evict, 4),
             (self.topics.produce, 5),
@@ -269,7 +277,7 @@ class Simulation:
 
         queue.refuse = refusing  # type: ignore[method-assign]
         environment.commit = failing  # type: ignore[method-assign]
-        merger._submit = slipping
+        merger._submit = self.engine.cold._submit = slipping
 
     def arm(self) -> None:
         """Let one of the next commits fail, sometimes."""

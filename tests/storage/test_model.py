@@ -106,11 +106,12 @@ class EngineMachine(RuleBasedStateMachine):
 
     make = staticmethod(keyed_table)
     unique = True
+    options = OPTIONS
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="headrace-model-"))
-        self.engine = StorageEngine.open(self.folder, OPTIONS)
+        self.engine = StorageEngine.open(self.folder, self.options)
         self.models: dict[str, Model] = {}
         self.last_seq = 0
         self.replica: dict[str, dict[int, tuple[Any, ...]]] = {}
@@ -260,7 +261,7 @@ class EngineMachine(RuleBasedStateMachine):
     def reopen(self) -> None:
         """Close and open again."""
         self.engine.close()
-        self.engine = StorageEngine.open(self.folder, OPTIONS)
+        self.engine = StorageEngine.open(self.folder, self.options)
         self.table = self.engine.catalog.table("app", self.table.name)
         position = self.cursor.position
         self.cursor = self.engine.feed.subscribe(position)

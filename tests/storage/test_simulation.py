@@ -45,10 +45,12 @@ def test_a_seed_decides_everything(tmp_path: Path) -> None:
 
 
 def test_the_simulation_reaches_what_it_is_for(tmp_path: Path) -> None:
-    simulation = Simulation(tmp_path / "data", 1)
+    simulation = Simulation(tmp_path / "data", 2)
     simulation.run(600)
     simulation.close()
     assert all(simulation.counts.values()), simulation.counts
     assert simulation.streams.evicted
+    assert simulation.cold.moved
+    assert simulation.cold.collected
     topics = simulation.topics
     assert all((topics.given, topics.expired, topics.gone, topics.acknowledged))

@@ -104,7 +104,7 @@ def test_dropping_a_table_has_a_job_that_gives_its_space_back(world: TopicWorld)
 
 def test_rows_that_messages_refer_to_stay_and_the_job_says_so(world: TopicWorld) -> None:
     world.run(
-        "CREATE TABLE kept (id BIGINT PRIMARY KEY); CREATE TOPIC life; ALTER TOPIC life ADD SOURCE kept ON INSERT"
+        "CREATE TABLE kept (id BIGINT PRIMARY KEY); CREATE TOPIC app.life; ALTER TOPIC life ADD SOURCE kept ON INSERT"
     )
     world.run("INSERT INTO kept VALUES (1)")
     dropped = job_in(world.message("DROP TABLE kept"))

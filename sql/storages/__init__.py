@@ -1,0 +1,1 @@
+"""Storages: the places of cold files, as SQL defines, checks, fills and lists them."""
