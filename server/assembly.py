@@ -74,6 +74,8 @@ def storage_options(config: Config) -> StorageOptions:
         max_bytes=config.storage.max_bytes,
         queue_works=config.storage.queue_works,
         lease_seconds=config.storage.snapshot_lease_seconds,
+        cold_cache_bytes=config.storage.cold_cache_bytes,
+        cold_grace_seconds=config.storage.cold_grace_seconds,
         retention_seconds=config.retention.commit_log_seconds,
         retention_bytes=config.retention.commit_log_bytes,
         maintenance_seconds=config.retention.interval_seconds,

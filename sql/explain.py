@@ -104,11 +104,12 @@ def describe_plan(plan: QueryPlan, identity: Identity) -> Iterator[str]:
         yield f"scan: {_scan(scan, identity)}"
         yield f"  columns: {', '.join(scan.columns)}"
         target = scan.table if scan.table is not None else scan.system
+        whole = False
         if scan.key is not None and target is not None:
             names = [column.name for column in seek_columns(target)]
             whole = len(scan.key.prefix) == len(names)
             yield f"  {'key' if whole else 'key range'}: {_access(scan.key, names)}"
-        if scan.ranges:
+        if scan.ranges and not whole:
             yield f"  statistics: {' and '.join(_ranges(scan.ranges))}"
         if scan.ordered:
             keys = [column.name for column in scan.table.key_columns] if scan.table is not None else []

@@ -161,7 +161,8 @@ class PartitionCheck:
             log.warning("%s was not checked: %s", place_of(key, self.layout, header), error)
             return None
         except (StorageCorrupt, pa.ArrowException) as error:
-            self._report("segments", key, str(error))
+            self.unread = True
+            self.problems.append(("segments", place_of(key, self.layout, header), str(error)))
             return None
         if not np.array_equal(batch.column(0).to_numpy(), seqs_of(value, header)):
             self._report("segments", key, "the file and the stub do not agree on the rows' `_seq`")

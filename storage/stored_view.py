@@ -105,7 +105,10 @@ class StoredView:
                 after=self._cutoff(reader, table),
                 bounds=bounds,
             )
-        return schema, reader.cold.read_all(parts)  # files are read without the lock
+        return schema, reader.cold.read_all(parts, self._check)  # files are read without the lock
+
+    def _check(self) -> None:
+        """Called between files: may raise, to end a long scan."""
 
     def scan_newer(self, table: TableDef, partition: str, after: int, columns: Sequence[str]) -> pa.Table:
         """Live rows with a `_seq` beyond `after`, as `scan` gives them, with `_seq` first."""
