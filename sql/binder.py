@@ -31,6 +31,7 @@ from sql.pruning import column_ranges
 from sql.pushdown import key_access, key_terms
 from sql.rewrite import HiddenParameters, name_outputs, rewrite_bare_functions, rewrite_functions, unqualify_columns
 from sql.rights import resolve_table
+from sql.row_values import spell_out_rows
 from sql.scope import TableUse, invalid, mark_needed, named_tables, owning_select, position
 from sql.session_functions import leave_out_catalog, rewrite_bare_session_functions, rewrite_session_functions
 from sql.syntax import copied
@@ -101,6 +102,7 @@ class _Binder:
         leave_out_catalog(self.tree)
         self.views = expand_views(self.tree, context.catalog, context.namespace)
         self.tree = rewrite_session_functions(self.tree, context.namespace)
+        self.tree = spell_out_rows(self.tree)
         self.tree, self.volatile = rewrite_functions(self.tree, self.hidden)
         self.uses = self._resolve()
         rewrite_bare_functions(self.tree, self.uses, self.hidden)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import duckdb
 import pyarrow as pa
 from sqlglot import exp
+from sqlglot.errors import UnsupportedError
 
 from sql import guard
 from sql.duck import PREPARE, DuckPool, DuckSession
@@ -184,6 +185,9 @@ class _Engine:
             self._latest = generate(self._tree, types, marked=self._marked)
         except (ValueError, NotImplementedError) as error:
             raise Unsupported(f"This form of query is not supported: {error}") from None
+        except UnsupportedError as error:
+            first = str(error).partition("\n")[0]
+            raise Unsupported(f"This form of query is not supported: {first}") from None
         return self._latest
 
     def _bind(self, session: DuckSession, text: str, positions: Positions) -> Signature:

@@ -556,3 +556,9 @@ def test_expressions() -> None:
 def test_the_dialect_works_in_sqlglot() -> None:
     tree = sqlglot.parse_one("SELECT `A`, a->>'b.c' FROM T /* x */", dialect=Headrace)
     assert tree.sql(Headrace) == "SELECT \"A\", a ->> 'b.c' FROM t"
+
+
+def test_a_statement_that_cannot_be_parsed_has_its_number() -> None:
+    with pytest.raises(SqlError) as caught:
+        parse_batch("SELECT 1; SELECT 2;\nFROB; SELECT 3")
+    assert (caught.value.statement, caught.value.applied, caught.value.line) == (3, 0, 2)
