@@ -43,6 +43,9 @@ from sql.services import Services, StatementContext, context_of
 from sql.session import Session
 from sql.statements import Describe, ExecuteAs, Parsed, Query, Show, Statement
 from sql.storage_errors import storage_errors
+from sql.lake import jobs as lake_jobs
+from sql.lake.jobs import LakeUpkeep
+from sql.lake.publishing import LakePublisher
 from sql.storages import moving
 from sql.storages.filesystems import RemoteTimeouts
 from sql.storages.policies import FlushScheduler, FlushSettings
@@ -178,9 +181,12 @@ class Database:
         self._housekeeping = Housekeeping()
         self._housekeeping.add(MINUTE, self.audit.tick)
         self._housekeeping.add(HOUR, UserCleanup(engine, self.jobs, user_cleanup).look)
-        moving.register(self.jobs, engine)
         self._flushes = FlushScheduler(engine, self.jobs, flush)
         self._services.storages = engine.cold.resolver = StorageRegistry(engine, remote)
+        self.lake = self._services.lake = LakePublisher(engine, self._services.storages)
+        moving.register(self.jobs, engine, self.lake)
+        lake_jobs.register(self.jobs, self.lake)
+        self._housekeeping.add(MINUTE, LakeUpkeep(engine, self.jobs, self.lake).look)
         vector_jobs.register(self.jobs, self.vectors)
         self._router = engine.router = SqlRouter(self._services)
 
