@@ -31,6 +31,9 @@ from sql.identity import Identity
 from sql.jobs import cleanup as job_cleanup
 from sql.jobs.service import JobService
 from sql.jobs.settings import JobSettings
+from sql.lake import jobs as lake_jobs
+from sql.lake.jobs import LakeUpkeep
+from sql.lake.publishing import LakePublisher
 from sql.limits import SqlLimits
 from sql.live.hub import LiveHub
 from sql.live.settings import LiveSettings
@@ -43,9 +46,6 @@ from sql.services import Services, StatementContext, context_of
 from sql.session import Session
 from sql.statements import Describe, ExecuteAs, Parsed, Query, Show, Statement
 from sql.storage_errors import storage_errors
-from sql.lake import jobs as lake_jobs
-from sql.lake.jobs import LakeUpkeep
-from sql.lake.publishing import LakePublisher
 from sql.storages import moving
 from sql.storages.filesystems import RemoteTimeouts
 from sql.storages.policies import FlushScheduler, FlushSettings
@@ -191,7 +191,7 @@ class Database:
         self._router = engine.router = SqlRouter(self._services)
 
     def start(self) -> None:
-        """Begin to run jobs, which wait without it, and to look after policies and what grows old. Raises StorageError."""
+        """Begin to run jobs, which wait without it, and to look after policies and old things. Raises StorageError."""
         self.jobs.start()
         self._housekeeping.start()
         self._flushes.start()

@@ -39,8 +39,8 @@ from storage.views import ReadView
 
 if TYPE_CHECKING:
     from sql.jobs.service import JobService
-    from sql.live.live_plan import LivePlan
     from sql.lake.publishing import LakePublisher
+    from sql.live.live_plan import LivePlan
     from sql.storages.registry import StorageRegistry
     from sql.topics.hub import TopicHub
     from sql.vectors.upkeep import VectorUpkeep

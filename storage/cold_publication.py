@@ -61,7 +61,7 @@ def dead_places(reader: Reader, file: LiveFile) -> npt.NDArray[np.uint32]:
 
 
 def digest_of(table: TableDef, files: Iterable[LiveFile]) -> str:
-    """Changes whenever other engines are to see something else. (Dead rows of a file only grow in number.)"""
+    """Changes whenever other engines are to see something else: dead rows of a file only grow in number."""
     found = xxhash.xxh3_128()
     found.update(f"{table.table_id} {table.full_name} {table.schema_version} {table.options}".encode())
     for file in files:

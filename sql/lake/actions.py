@@ -1,4 +1,4 @@
-"""Actions of the Delta log: the lines of a commit, and the rows of a checkpoint (the published protocol of Delta Lake)."""
+"""Actions of the Delta log: the lines of a commit, and the rows of a checkpoint, by the protocol of Delta Lake."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def publish(run: JobRun, engine: StorageEngine, lake: LakePublisher, table_id: i
     for _ in range(_ATTEMPTS):
         run.check()
         try:
-            return lake.publish(table_id)
+            return lake.publish(table_id, run.check)
         except Outdated:
             engine.cold.compact(table_id, run.progress, run.check)
     raise RuntimeError("the schema of the table changed again and again while its files were rewritten")

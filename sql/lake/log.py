@@ -164,10 +164,13 @@ class DeltaLog:
         try:
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(number, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(number, view) :]
+                os.fsync(number)
+            finally:
+                os.close(number)
             os.link(temporary, target)
             temporary.unlink()
             number = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

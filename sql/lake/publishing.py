@@ -4,10 +4,8 @@ LMDB is the truth. A publication reads one snapshot, replays the log, and commit
 at any time, and what a crash left undone the next one does. `LakeDef` says what was published last; a publication that
 would change nothing is seen by its digest, without a look at the storage.
 
-A table's folder is where its files lie: `<namespace>/<table>` for SHARED tables, and for USER tables the part of
-the template before the user's folder, with the user as partition column. Where a template puts the user first there is
-no such folder: then it is `_lake/<namespace>/<table>`. Files that lie outside of the folder (also those in another
-storage, after ALTER TABLE … SET STORAGE_ID) are named by their URIs.
+Files that lie outside of the table's folder (in another storage, or under another template, after an ALTER) are named
+by their URIs.
 """
 
 from __future__ import annotations
@@ -26,37 +24,23 @@ from sql.lake.actions import Action, Add, CommitInfo, DeletionVector, Format, Lo
 from sql.lake.deletion_vectors import VectorFile
 from sql.lake.log import CHECKPOINT_EVERY, DeltaLog
 from sql.lake.schema import MAPPING, features_of, fits, mapping_options, schema_json, stats_json
+from sql.lake.units import LAKE, LakeDef, Unit, units_of
 from sql.storages.registry import StorageRegistry, storage_of
 from storage.catalog import TableDef
-from storage.cold_files import folder_of, path_name
-from storage.cold_publication import LiveFile, dead_places, digest_of, live_files
+from storage.cold_publication import dead_places, live_files
+from storage.cold_segments import Segment
 from storage.cold_tier import STORAGE_OPTION
 from storage.engine import StorageEngine
 from storage.errors import StorageUnavailable
-from storage.objects import table_name
 from storage.physical_names import user_column
 from storage.reading import Reader
 from storage.seams import SYSTEM_CLOCK, Clock
 from storage.snapshots import Snapshot
-from storage.storage_definitions import LOCAL, ColdPlace
+from storage.storage_definitions import LOCAL
 from storage.writer import WriteTransaction
 
-LAKE: Final = "lake"
-"""The object kind of `LakeDef`, by table id."""
 _VECTORS: Final = "deletionVectors"
 _LEASE: Final = 3_600.0
-_USER: Final = "{userId}"
-
-
-class LakeDef(msgspec.Struct, frozen=True):
-    """What was published of a table: where, the version of the log, what it shows. Times are microseconds."""
-
-    table_id: int
-    storage_id: str
-    root: str
-    version: int
-    digest: str
-    published_at: int = 0
 
 
 class Outdated(Exception):
@@ -64,22 +48,10 @@ class Outdated(Exception):
 
 
 class Published(NamedTuple):
-    """A publication that changed something."""
+    """What a publication that changed something shows."""
 
-    version: int
     files: int
     dead_rows: int
-
-
-def root_of(place: ColdPlace, table: TableDef) -> str:
-    """The folder of the open table, below the storage's base."""
-    if not table.per_user:
-        return folder_of(place, table, "")
-    before, _, after = place.user_template.partition(_USER)
-    if "{" in after:
-        return f"_lake/{path_name(table.namespace)}/{path_name(table.name)}"
-    shared = before.rpartition("/")[0]
-    return folder_of(ColdPlace(place.filesystem, user_template=shared), table, "")
 
 
 class LakePublisher:
@@ -100,15 +72,14 @@ class LakePublisher:
             table = snapshot.catalog.table_by_id(table_id)
             if table is None or table.expires:
                 return False
-            known = _known(snapshot, table_id)
-            with snapshot.reading() as reader:
-                files = live_files(reader, table_id)
-            return digest_of(table, files) != known.digest if known is not None else bool(files)
+            units, gone = self._units(snapshot, table)
+            return bool(gone) or any(unit.stale for unit in units)
 
-    def publish(self, table_id: int) -> Published | None:
+    def publish(self, table_id: int, check: Callable[[], None] = lambda: None) -> Published | None:
         """Bring the log to the present state; None when there is nothing to do.
 
-        Raises Outdated, StorageUnavailable, StorageFull.
+        `check` is called between users that have an open table each, and raises to stop. Raises Outdated,
+        StorageUnavailable, StorageFull.
         """
         with self._lock:
             mine = self._busy.setdefault(table_id, threading.Lock())
@@ -116,25 +87,21 @@ class LakePublisher:
             table = snapshot.catalog.table_by_id(table_id)
             if table is None or table.expires:
                 return None
-            known = _known(snapshot, table_id)
-            with snapshot.reading() as reader:
-                files = live_files(reader, table_id)
-            digest = digest_of(table, files)
-            if known is None and not files:
-                return None
-            storage_id = table.options.get(STORAGE_OPTION) or LOCAL
-            place = self._storages.place(storage_id)
-            root = root_of(place, table)
-            if known is not None and (known.digest, known.storage_id, known.root) == (digest, storage_id, root):
-                return None
-            if not all(fits(table, version) for version in {file.segment.schema_version for file in files}):
+            units, gone = self._units(snapshot, table)
+            stale = [unit for unit in units if unit.stale]
+            versions = {file.segment.schema_version for unit in stale for file in unit.files}
+            if not all(fits(table, version) for version in versions):
                 raise Outdated(f"files of table {table.full_name} have an older schema")
-            version = self._bring(snapshot, table, files, DeltaLog(place, root), (storage_id, root), known)
-            self.step("committed")
-            self._remember(LakeDef(table_id, storage_id, root, version, digest, self._clock.now_us()))
-            if known is not None and (known.storage_id, known.root) != (storage_id, root):
-                self._withdraw(known)
-            return Published(version, len(files), sum(file.dead for file in files))
+            for unit in stale:
+                check()
+                self._publish(snapshot, unit)
+            for lake in gone:
+                self._withdraw(lake)
+                self._engine.commit_sync(_forget(lake))
+            if not stale and not gone:
+                return None
+            files = [file for unit in units for file in unit.files]
+            return Published(len(files), sum(file.dead for file in files))
 
     def stale_tables(self) -> list[TableDef]:
         """The tables whose open table is behind."""
@@ -156,21 +123,38 @@ class LakePublisher:
 
     # --- steps ---------------------------------------------------------------------------------------------------
 
-    def _bring(
-        self,
-        snapshot: Snapshot,
-        table: TableDef,
-        files: list[LiveFile],
-        log: DeltaLog,
-        where: tuple[str, str],
-        known: LakeDef | None,
-    ) -> int:
+    def _units(self, snapshot: Snapshot, table: TableDef) -> tuple[list[Unit], list[LakeDef]]:
+        """The open tables that a table is to have, and those that it has beyond them."""
+        known = {lake.user: lake for lake in snapshot.list_objects(LAKE, LakeDef) if lake.table_id == table.table_id}
+        with snapshot.reading() as reader:
+            files = live_files(reader, table.table_id)
+        if not files and not known:
+            return [], []
+        storage_id = table.options.get(STORAGE_OPTION) or LOCAL
+        units = units_of(table, storage_id, self._storages.place(storage_id), files, known)
+        wanted = {unit.user for unit in units}
+        return units, [lake for user, lake in known.items() if user not in wanted]
+
+    def _publish(self, snapshot: Snapshot, unit: Unit) -> None:
+        """Bring one open table to the present state, and remember it."""
+        log = DeltaLog(self._storages.place(unit.storage_id), unit.root)
+        version = self._bring(snapshot, unit, log)
+        self.step("committed")
+        lake = LakeDef(
+            unit.table.table_id, unit.storage_id, unit.root, version, unit.digest, self._clock.now_us(), unit.user
+        )
+        self._engine.commit_sync(lambda wtxn: wtxn.put_object(LAKE, lake.name, lake))
+        if unit.known is not None and (unit.known.storage_id, unit.known.root) != (unit.storage_id, unit.root):
+            self._withdraw(unit.known)
+
+    def _bring(self, snapshot: Snapshot, unit: Unit, log: DeltaLog) -> int:
         """Commit the difference; the version that shows the present state."""
+        table = unit.table
         state = log.read()
         now_ms = self._clock.now_us() // 1000
         with snapshot.reading() as reader:
             vectors = VectorFile()
-            wanted = list(self._adds(reader, table, files, where, state, vectors))
+            wanted = list(self._adds(reader, unit, state, vectors))
         data = vectors.data
         features = features_of(table)
         if any(add.deletion_vector is not None for add in wanted):
@@ -178,7 +162,7 @@ class LakePublisher:
         if state.protocol is not None:
             features |= state.protocol.asked  # what a table asks of readers it never takes back
         actions = self._changes(state, wanted)
-        meta_data = self._meta_data(table, features, state if known is not None else LogState())
+        meta_data = self._meta_data(unit, features, state if unit.known is not None else LogState())
         if state.meta_data is None or _without_time(state.meta_data) != _without_time(meta_data):
             actions.insert(0, Action(meta_data=meta_data))
         protocol = protocol_for(features)
@@ -197,21 +181,14 @@ class LakePublisher:
                 )
         return state.version
 
-    def _adds(
-        self,
-        reader: Reader,
-        table: TableDef,
-        files: list[LiveFile],
-        where: tuple[str, str],
-        state: LogState,
-        vectors: VectorFile,
-    ) -> Iterator[Add]:
+    def _adds(self, reader: Reader, unit: Unit, state: LogState, vectors: VectorFile) -> Iterator[Add]:
         """The files as the log is to have them; those that it has so already are the same actions."""
         present = {add.shown: add for add in state.files.values()}
-        user = user_column(table) if table.per_user else None
-        for file in files:
+        table = unit.table
+        user = user_column(table) if unit.partitioned else None
+        for file in unit.files:
             segment = file.segment
-            path = self._path_in_log(segment.storage_id, segment.path, where)
+            path = self._path_in_log(segment, unit)
             partition: dict[str, str | None] = {} if user is None else {user: segment.user}
             plain = Add(
                 path=path,
@@ -236,8 +213,8 @@ class LakePublisher:
         gone = [Action(remove=add.removed(now_ms)) for key, add in state.files.items() if key not in keys]
         return gone + [Action(add=add) for add in wanted if state.files.get(add.key) is not add]
 
-    def _meta_data(self, table: TableDef, features: frozenset[str], state: LogState) -> MetaData:
-        mapped = MAPPING in features
+    def _meta_data(self, unit: Unit, features: frozenset[str], state: LogState) -> MetaData:
+        table, mapped = unit.table, MAPPING in features
         grace = f"interval {int(self._engine.options.cold_grace_seconds)} seconds"
         configuration = {"delta.checkpointInterval": str(CHECKPOINT_EVERY), "delta.logRetentionDuration": grace}
         if mapped:
@@ -249,16 +226,16 @@ class LakePublisher:
             name=table.full_name,
             description=table.comment,
             format=Format(),
-            schema_string=schema_json(table, mapped=mapped),
-            partition_columns=[user_column(table)] if table.per_user else [],
+            schema_string=schema_json(table, mapped=mapped, partitioned=unit.partitioned),
+            partition_columns=[user_column(table)] if unit.partitioned else [],
             configuration=configuration,
             created_time=table.created_at // 1000,
         )
 
-    def _path_in_log(self, storage_id: str, path: str, where: tuple[str, str]) -> str:
-        own, root = where
-        prefix = f"{root}/" if root else ""
-        if storage_id == own and path.startswith(prefix):
+    def _path_in_log(self, segment: Segment, unit: Unit) -> str:
+        prefix = f"{unit.root}/" if unit.root else ""
+        storage_id, path = segment.storage_id, segment.path
+        if storage_id == unit.storage_id and path.startswith(prefix):
             return quote(path.removeprefix(prefix))
         with self._engine.snapshot(purpose="naming a cold file") as snapshot:
             storage = storage_of(snapshot, storage_id)
@@ -273,28 +250,18 @@ class LakePublisher:
         """Remove a log, unless another table's is there now."""
         with self._engine.snapshot(purpose="withdrawing an open table") as snapshot:
             for other in snapshot.list_objects(LAKE, LakeDef):
-                if other.table_id != lake.table_id and (other.storage_id, other.root) == (lake.storage_id, lake.root):
+                if other.name != lake.name and (other.storage_id, other.root) == (lake.storage_id, lake.root):
                     return
             if storage_of(snapshot, lake.storage_id) is None:
                 return  # nobody can reach it any more
         DeltaLog(self._storages.place(lake.storage_id), lake.root).remove()
 
-    def _remember(self, lake: LakeDef) -> None:
-        def work(wtxn: WriteTransaction) -> None:
-            wtxn.put_object(LAKE, table_name(lake.table_id), lake)
-
-        self._engine.commit_sync(work)
-
 
 def _forget(lake: LakeDef) -> Callable[[WriteTransaction], None]:
     def work(wtxn: WriteTransaction) -> None:
-        wtxn.delete_object(LAKE, table_name(lake.table_id))
+        wtxn.delete_object(LAKE, lake.name)
 
     return work
-
-
-def _known(view: Snapshot, table_id: int) -> LakeDef | None:
-    return view.get_object(LAKE, table_name(table_id), LakeDef)
 
 
 def _without_time(found: MetaData) -> MetaData:

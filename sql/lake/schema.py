@@ -1,8 +1,8 @@
 """A table's schema and its files' statistics as Delta Lake has them; which files do not fit the schema any more.
 
-Delta Lake has neither TIME nor UUID: both are text, in the files too. A column that was added reads NULL in older files;
-Delta Lake knows no other value for them, and few readers know changed types. So a file that lacks a column whose older
-rows have a value, or has a column of another type, is rewritten before the table is published (`fits`).
+Delta Lake has neither TIME nor UUID: both are text, in the files too. A column that was added reads NULL in older
+files; Delta Lake knows no other value for them, and few readers know changed types. So a file that lacks a column
+whose older rows have a value, or has a column of another type, is rewritten before the table is published (`fits`).
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def features_of(table: TableDef) -> frozenset[str]:
     return frozenset([MAPPING] * mapped + [NTZ] * zoneless)
 
 
-def schema_json(table: TableDef, *, mapped: bool) -> str:
-    """The schema: `_seq`, the columns, and for USER tables whose row it is."""
+def schema_json(table: TableDef, *, mapped: bool, partitioned: bool) -> str:
+    """The schema: `_seq`, the columns, and where users are partitions whose row it is."""
     named = physical_names(table)
     fields = [_field(_SEQ, "long", _FIRST_ID, _SEQ, None, mapped)]
     fields += [
         _field(c.name, delta_type(c.type), c.column_id, named[c.column_id], c.comment, mapped) for c in table.columns
     ]
-    if table.per_user:
+    if partitioned:
         user = user_column(table)
         fields.append(_field(user, "string", _FIRST_ID + 2, user, None, mapped))
     return msgspec.json.encode({"type": "struct", "fields": fields}).decode()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sql.identity import Identity
-from sql.lake.publishing import LakeDef
+from sql.lake.units import LakeDef
 from storage.objects import table_name
 from tests.sql.jobs.job_world import LONG
 from tests.sql.storages.test_moving import JOB

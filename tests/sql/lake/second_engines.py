@@ -1,6 +1,7 @@
-"""Engines that are not ours reading an open table: delta-rs in this process, DuckDB with its delta extension in another.
+"""Engines that are not ours reading an open table: delta-rs in this process, DuckDB with its extension in another.
 
-DuckDB 1.5.5 and the extension come from PyPI into a folder of their own (pytest's cache): the project has another DuckDB.
+DuckDB 1.5.5 and the extension come from PyPI into a folder of their own (pytest's cache): the project has another
+DuckDB.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ VERSION = "1.5.5"
 _PROGRAM = """
 import importlib.resources, os, sys
 import duckdb, pyarrow as pa
-extension = next(importlib.resources.files("duckdb_extension_delta").joinpath("extensions").glob("*/delta.duckdb_extension"))
+folder = importlib.resources.files("duckdb_extension_delta").joinpath("extensions")
+extension = next(folder.glob("*/delta.duckdb_extension"))
 connection = duckdb.connect(config={"allow_unsigned_extensions": "true"})
 connection.execute("SET TimeZone = 'UTC'")
 connection.execute(f"LOAD '{extension}'")

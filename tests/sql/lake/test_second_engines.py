@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from tests.sql.lake.lake_world import in_order, lake_of, own_rows, ran, root_of
 from tests.sql.lake.second_engines import delta_rs, duckdb, duckdb_packages
 from tests.sql.topic_world import ANN, BOB, TopicWorld, topic_world
 
-ALL_TYPES = """CREATE TABLE t (id BIGINT PRIMARY KEY, b BOOLEAN, s SMALLINT, i INT, f FLOAT, d DOUBLE, x TEXT, ts TIMESTAMP,
-  dt DATETIME, da DATE, ti TIME, js JSON, by BYTES, u UUID, de DECIMAL(12,3), big DECIMAL(38,10), e EMBEDDING(3))"""
+ALL_TYPES = """CREATE TABLE t (id BIGINT PRIMARY KEY, b BOOLEAN, s SMALLINT, i INT, f FLOAT, d DOUBLE, x TEXT,
+  ts TIMESTAMP, dt DATETIME, da DATE, ti TIME, js JSON, by BYTES, u UUID, de DECIMAL(12,3),
+  big DECIMAL(38,10), e EMBEDDING(3))"""
 VALUES = """INSERT INTO t VALUES
   (1, true, 2, 3, 1.5, 2.5, 'hé "x"', '2024-01-02 03:04:05.123456', '2024-01-02T03:04:05.123456Z', '2024-02-29',
    '23:59:59.000001', '{"a":1}', X'00FF', '0190c1d4-0000-7000-8000-00000000abcd', 123.456, 0.0000000001, [1,2,3]),
@@ -60,7 +62,8 @@ def test_the_life_of_a_table(world: TopicWorld, packages: Path) -> None:
     assert ran(world, "STORAGE FLUSH TABLE t") == ["Published 2 file(s) of app.t with 3 deleted row(s)"]
     same(world, packages)
     for change in (
-        "RENAME COLUMN x TO y", "RENAME COLUMN i TO x", "DROP COLUMN b", "ADD COLUMN b TEXT", "ADD COLUMN i INT DEFAULT 7",
+        "RENAME COLUMN x TO y", "RENAME COLUMN i TO x", "DROP COLUMN b", "ADD COLUMN b TEXT",
+        "ADD COLUMN i INT DEFAULT 7",
         'ADD COLUMN "two words" TEXT', "ALTER COLUMN s SET DATA TYPE INT", "ADD COLUMN t TIME DEFAULT '01:02:03'",
     ):  # fmt: skip
         world.run(f"ALTER TABLE t {change}")
@@ -137,8 +140,8 @@ def test_other_engines_prune_by_our_statistics_and_lose_nothing(world: TopicWorl
         ran(world, "STORAGE FLUSH TABLE t")
     for condition in (
         "id = 3", "s < 0", "i >= 2147483647", "f > 1", "d > 1e299", "x = ''", "x > 'e'", "ts < '1950-01-01'",
-        "dt > '2200-01-01T00:00:00Z'", "da < '0002-01-01'", "da = '9999-12-31'", "ti > '23:00:00'", "de < 0", "de > 100",
-        "big < -1", "big = 0.0000000001", "u = 'ffffffff-ffff-ffff-ffff-ffffffffffff'", "b", "x IS NULL",
+        "dt > '2200-01-01T00:00:00Z'", "da < '0002-01-01'", "da = '9999-12-31'", "ti > '23:00:00'", "de < 0",
+        "de > 100", "big < -1", "big = 0.0000000001", "u = 'ffffffff-ffff-ffff-ffff-ffffffffffff'", "b", "x IS NULL",
     ):  # fmt: skip
         expected = [row[0] for row in world.rows(f"SELECT id FROM t WHERE {condition} ORDER BY id")]
         assert expected, condition
@@ -175,27 +178,40 @@ def test_nobody_else_writes_to_an_open_table(world: TopicWorld) -> None:
     assert [row["id"] for row in delta_rs(root_of(world))] == [1]
 
 
-def test_files_outside_of_the_folder_are_named_by_their_uris(
+def test_each_user_has_an_open_table_where_the_template_puts_the_user_first(
     world: TopicWorld, packages: Path, tmp_path: Path
 ) -> None:
-    """A table whose storage was changed, and a USER table whose template puts the user first."""
+    base = tmp_path / "other"
     world.run(
-        f"CREATE STORAGE other TYPE filesystem PATH '{tmp_path / 'o ther'}' "
+        f"CREATE STORAGE other TYPE filesystem PATH '{base}' "
         "USER_TABLES_TEMPLATE '{userId}/{namespace}/{tableName}'"
     )
+    world.run("CREATE USER TABLE t (id INT PRIMARY KEY) WITH (STORAGE_ID = 'other')")
+    for who in (ANN, BOB):
+        world.run("INSERT INTO t VALUES (1), (2), (3)", who=who)
+    ran(world, "STORAGE FLUSH TABLE t")
+    world.run("DELETE FROM t WHERE id = 2", who=BOB)
+    before = sorted(path.name for path in (base / "ann/app/t/_delta_log").iterdir())
+    ran(world, "STORAGE FLUSH TABLE t")
+    for who in (ANN, BOB):
+        assert in_order(duckdb(packages, base / who.user / "app" / "t")) == own_rows(world, who=who)
+    assert before == sorted(path.name for path in (base / "ann/app/t/_delta_log").iterdir())  # not touched
+    world.run("DROP TABLE t")
+    assert world.database.lake.sweep() == 2
+    assert not any(base.rglob("_delta_log/*"))
+
+
+def test_files_in_another_storage_are_named_by_their_uris(world: TopicWorld, tmp_path: Path) -> None:
+    """The protocol allows it; DuckDB 1.5.5 and delta-rs 1.6.6 cannot read it, so the log itself is looked at."""
+    world.run(f"CREATE STORAGE other TYPE filesystem PATH '{tmp_path / 'o ther'}'")
     world.run("CREATE TABLE t (id INT PRIMARY KEY)")
     world.run("INSERT INTO t VALUES (1), (2)")
     ran(world, "STORAGE FLUSH TABLE t")
     before = root_of(world)
     world.run("ALTER TABLE t SET TBLPROPERTIES (STORAGE_ID = 'other')")
     world.run("INSERT INTO t VALUES (3)")
-    world.run("DELETE FROM t WHERE id = 1")
     ran(world, "STORAGE FLUSH TABLE t")
-    assert in_order(duckdb(packages, tmp_path / "o ther" / "app" / "t")) == own_rows(world)
+    lines = (tmp_path / "o ther/app/t/_delta_log" / f"{0:020}.json").read_text().splitlines()
+    paths = [json.loads(line)["add"]["path"] for line in lines if '"add"' in line]
+    assert paths == [(before / "batch-1.parquet").as_uri(), "batch-2.parquet"]
     assert list((before / "_delta_log").iterdir()) == []
-    world.run("CREATE USER TABLE p (id INT PRIMARY KEY) WITH (STORAGE_ID = 'other')")
-    world.run("INSERT INTO p VALUES (1)", who=ANN)
-    world.run("INSERT INTO p VALUES (2)", who=BOB)
-    ran(world, "STORAGE FLUSH TABLE p")
-    found = duckdb(packages, tmp_path / "o ther" / "_lake" / "app" / "p")
-    assert sorted((row["id"], row["_user_id"]) for row in found) == [(1, "ann"), (2, "bob")]
