@@ -53,13 +53,13 @@ class StorageSection(msgspec.Struct, frozen=True):
     snapshot_lease_seconds: Annotated[
         float, Meta(gt=0, description="How long one reader may keep old pages before it is ended")
     ] = 300.0
-    remote_timeouts: RemoteTimeoutsSection = msgspec.field(default_factory=RemoteTimeoutsSection)
     cold_cache_bytes: Annotated[
         int, Meta(ge=0, description="How much decoded rows of cold tables may take in the folder cache; 0 keeps none")
     ] = GIB
     cold_grace_seconds: Annotated[
         float, Meta(ge=0, description="How long Parquet files that a compaction replaced are kept for other engines")
     ] = 3_600.0
+    remote_timeouts: RemoteTimeoutsSection = msgspec.field(default_factory=RemoteTimeoutsSection)
 
 
 class RetentionSection(msgspec.Struct, frozen=True):

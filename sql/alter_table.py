@@ -356,7 +356,10 @@ def _with_column(table: TableDef, changed: ColumnDef) -> TableDef:
 
 
 def _in_key(table: TableDef, column: ColumnDef) -> bool:
-    return column.column_id in table.shown_key or any(column.column_id in unique.column_ids for unique in table.uniques)
+    return column.column_id in table.shown_key or any(
+        column.column_id in ids
+        for ids in (*(u.column_ids for u in table.uniques), *(i.column_ids for i in table.indexes))
+    )
 
 
 def _refuse_in_constraints(table: TableDef, column: ColumnDef, verb: str) -> None:
@@ -367,6 +370,12 @@ def _refuse_in_constraints(table: TableDef, column: ColumnDef, verb: str) -> Non
         if column.column_id in unique.column_ids:
             raise ExecutionError(
                 f"Invalid operation: Column '{column.name}' is part of UNIQUE constraint '{unique.name}'; not {verb}"
+            )
+    for index in table.indexes:
+        if column.column_id in index.column_ids:
+            raise ExecutionError(
+                f"Invalid operation: Column '{column.name}' is part of index '{index.name}'; not {verb}. "
+                f"DROP INDEX {index.name} first"
             )
     for check in table.checks:
         if column.name in columns_of_check(check.expression):

@@ -24,6 +24,7 @@ from sql.duck import DuckPool
 from sql.duck_plan import plan_for_duckdb
 from sql.generate import text_of
 from sql.identity import Role
+from sql.index_access import scan_indexes
 from sql.native_plan import plan_native
 from sql.plain import parameter_index
 from sql.plan import JsonKind, Operand, Parameter, Path, QueryPlan, Source
@@ -191,9 +192,10 @@ class _Binder:
         point: tuple[Operand, ...] | None = None
         if access is not None and keys and len(access.prefix) == len(keys) and not plan.counts:
             point = access.prefix
+        indexes = () if point else scan_indexes(where.this if where else None, use, self.uses, types, alone=True)
         return QueryPlan(
             columns=columns,
-            scans=(replace(use.scan(), key=access, ordered=True, ranges=ranges),),
+            scans=(replace(use.scan(), key=access, ordered=plan.order is None, ranges=ranges, indexes=indexes),),
             parameters=tuple(Parameter(index, kind) for index, (kind, _) in sorted(types.items())),
             path=Path.NATIVE if point is None else Path.POINT,
             sql="",

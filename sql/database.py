@@ -28,6 +28,7 @@ from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.housekeeping import Housekeeping
 from sql.identity import Identity
+from sql.indexes import building as index_building
 from sql.jobs import cleanup as job_cleanup
 from sql.jobs.service import JobService
 from sql.jobs.settings import JobSettings
@@ -178,6 +179,7 @@ class Database:
         self.vectors.watch()
         self.jobs = self._services.jobs = JobService(engine, jobs)
         job_cleanup.register(self.jobs, engine)
+        index_building.register(self.jobs, engine)
         self._housekeeping = Housekeeping()
         self._housekeeping.add(MINUTE, self.audit.tick)
         self._housekeeping.add(HOUR, UserCleanup(engine, self.jobs, user_cleanup).look)
@@ -191,7 +193,8 @@ class Database:
         self._router = engine.router = SqlRouter(self._services)
 
     def start(self) -> None:
-        """Begin to run jobs, which wait without it, and to look after policies and old things. Raises StorageError."""
+        """Begin to run jobs, and to look after policies and what grows old. Raises StorageError."""
+        index_building.resume(self.jobs, self._services.engine)
         self.jobs.start()
         self._housekeeping.start()
         self._flushes.start()

@@ -9,6 +9,12 @@ from sql import parser_live as live
 from sql import parser_vectors as vectors
 from sql.cluster_statements import parse_cluster
 from sql.command import Command
+from sql.indexes.statements import (
+    parse_create_index,
+    parse_create_unique_index,
+    parse_drop_index,
+    parse_show_indexes,
+)
 from sql.jobs.statements import parse_kill_job
 from sql.parser_cursor import Cursor
 from sql.settings_statements import parse_show_settings
@@ -26,6 +32,9 @@ ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
     ("storage", "check"): storages.parse_check,
     ("storage", "flush"): storages.parse_flush,
     ("storage", "compact"): storages.parse_compact,
+    ("create", "index"): parse_create_index,
+    ("create", "unique", "index"): parse_create_unique_index,
+    ("drop", "index"): parse_drop_index,
     ("kill", "job"): parse_kill_job,
     ("kill", "live"): live.parse_kill,
     ("create", "vector", "index"): vectors.parse_create_vector_index,
@@ -33,6 +42,7 @@ ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
     ("cluster",): parse_cluster,
     ("show", "all"): parse_show_settings,
     ("show", "settings"): parse_show_settings,
+    ("show", "indexes"): parse_show_indexes,
 }
 """Parsers by first words, in small letters. Each is called behind them."""
 

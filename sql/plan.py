@@ -114,6 +114,40 @@ class ColumnRange:
 
 
 @dataclass(frozen=True, slots=True)
+class ListRef:
+    """The values of `$index`, which is a list."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexAccess:
+    """What WHERE says about the columns of an index: each of the first ones is one of some values, then a range.
+
+    Like a KeyAccess it narrows the scan only. `marked` keys have marks and NULLs (CREATE INDEX), others are those of a
+    UNIQUE constraint.
+    """
+
+    index_id: int
+    name: str
+    columns: tuple[str, ...]
+    equal: tuple[tuple[Operand | ListRef, ...], ...]
+    low: Bound | None = None
+    high: Bound | None = None
+    marked: bool = True
+    unique: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IndexOrder:
+    """An order of rows that an index has: by `columns`, behind those that `access` pins."""
+
+    access: IndexAccess
+    columns: tuple[str, ...]
+    descending: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Nearest:
     """ORDER BY the distance of a column to one embedding, and LIMIT: the rows that are needed are the nearest.
 
@@ -156,6 +190,8 @@ class Scan:
     key: KeyAccess | None = None
     ordered: bool = False
     ranges: tuple[ColumnRange, ...] = ()
+    indexes: tuple[IndexAccess, ...] = ()
+    """Secondary indexes that lead to its rows, the most promising first."""
     nearest: Nearest | None = None
     search: VectorSearch | None = None
 
@@ -181,6 +217,8 @@ class NativePlan:
     offset: Operand | None = None
     counts: bool = False
     """`SELECT COUNT(*) FROM t`: the result is the number of rows."""
+    order: IndexOrder | None = None
+    """Another order than the key's, with a limit."""
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,7 @@ def own_tables() -> SystemTables:
 
 def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     """All tables of this package, and those that other rooms bring."""
+    from sql.indexes.listing import INDEXES_TABLE
     from sql.information_schema import INFORMATION_SCHEMA_TABLES
     from sql.jobs.tables import JOB_TABLES
     from sql.live_statements import LIVE_TABLE
@@ -183,4 +184,4 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
 
     topics = (TOPICS_TABLE, OFFSETS_TABLE, MESSAGES_TABLE)
     ours = (*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, *topics, *CLUSTER_TABLES, *INFORMATION_SCHEMA_TABLES)
-    return SystemTables([*ours, *JOB_TABLES, AUDIT_TABLE, STORAGES_TABLE, MANIFEST_TABLE, *extra])
+    return SystemTables([*ours, *JOB_TABLES, AUDIT_TABLE, INDEXES_TABLE, STORAGES_TABLE, MANIFEST_TABLE, *extra])

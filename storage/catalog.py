@@ -77,6 +77,28 @@ class CheckDef(msgspec.Struct, frozen=True):
     expression: str
 
 
+class IndexState(enum.StrEnum):
+    """How far a secondary index is: writes maintain it from `building` on, reads use it when it is `ready`."""
+
+    BUILDING = "building"
+    READY = "ready"
+
+
+class IndexDef(msgspec.Struct, frozen=True):
+    """A secondary index (CREATE INDEX); `index_id` is its place in the key index, never used again in its table.
+
+    `job` names the job that builds it, if one does. `created_at` is in microseconds since the epoch.
+    """
+
+    index_id: int
+    name: str
+    column_ids: tuple[int, ...]
+    unique: bool = False
+    state: IndexState = IndexState.BUILDING
+    created_at: int = 0
+    job: str = ""
+
+
 class SchemaVersion(msgspec.Struct, frozen=True):
     """The columns that batches written under `version` hold; `created_at` is 0 where it is not known."""
 
@@ -118,6 +140,7 @@ class TableDef(msgspec.Struct, frozen=True, dict=True):
     declared_key: tuple[int, ...] = ()
     vector_indexes: tuple[VectorIndexDef, ...] = ()
     versioned_at: int = 0
+    indexes: tuple[IndexDef, ...] = ()
 
     @property
     def per_user(self) -> bool:
@@ -169,8 +192,22 @@ class TableDef(msgspec.Struct, frozen=True, dict=True):
         found = self.by_name.get(column)
         return next((i for i in self.vector_indexes if found is not None and i.column_id == found.column_id), None)
 
-    def unique_columns(self, unique: UniqueDef) -> tuple[ColumnDef, ...]:
-        """Columns of a UNIQUE constraint, in key order."""
+    @cached_property
+    def maintained(self) -> tuple[tuple[int, tuple[int, ...], bool], ...]:
+        """What writes have to know of the secondary indexes: a write planned over another value is planned again."""
+        return tuple((index.index_id, index.column_ids, index.unique) for index in self.indexes)
+
+    @cached_property
+    def refuses_duplicates(self) -> bool:
+        """Whether anything but the primary key does: a UNIQUE constraint or a unique index."""
+        return bool(self.uniques) or any(index.unique for index in self.indexes)
+
+    def index(self, name: str) -> IndexDef | None:
+        """The secondary index of that name, if any."""
+        return next((index for index in self.indexes if index.name == name), None)
+
+    def unique_columns(self, unique: UniqueDef | IndexDef) -> tuple[ColumnDef, ...]:
+        """Columns of a UNIQUE constraint or an index, in key order."""
         return tuple(self.by_id[column_id] for column_id in unique.column_ids)
 
 

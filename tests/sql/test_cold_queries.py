@@ -112,11 +112,13 @@ def cold(tmp_path: Path) -> Iterator[TopicWorld]:
     """A SHARED table in five files of 100 rows."""
     with topic_world(tmp_path) as world:
         world.run(
-            "CREATE SHARED TABLE app.m (id INT PRIMARY KEY, at TIMESTAMP, value DOUBLE, name TEXT UNIQUE, day DATE)"
+            "CREATE SHARED TABLE app.m "
+            "(id INT PRIMARY KEY, at TIMESTAMP, value DOUBLE, name TEXT UNIQUE, day DATE, tag TEXT)"
         )
         for start in range(0, 500, 100):
             values = ", ".join(
-                f"({n}, '2025-01-0{n // 100 + 1} 00:{n % 60:02}:00', {n}.5, 'n{n:03}', '2025-02-0{n // 100 + 1}')"
+                f"({n}, '2025-01-0{n // 100 + 1} 00:{n % 60:02}:00', {n}.5, 'n{n:03}', '2025-02-0{n // 100 + 1}', "
+                f"'t{n:03}')"
                 for n in range(start, start + 100)
             )
             world.run(f"INSERT INTO app.m VALUES {values}")
@@ -138,8 +140,8 @@ def flush(world: TopicWorld) -> None:
         ("id BETWEEN $1 AND $2", (199, 200), 2, 2),
         ("value > 450", (), 1, 50),
         ("value = $1", (7.5,), 1, 1),
-        ("name = 'n250'", (), 1, 1),
-        ("name IN ('n050', 'n450')", (), 2, 2),
+        ("tag = 't250'", (), 1, 1),
+        ("tag IN ('t050', 't450')", (), 2, 2),
         ("at >= '2025-01-04' AND id % 2 = 0", (), 2, 100),
         ("at < $1", ("2025-01-02T00:00:00",), 2, 100),
         ("day = DATE '2025-02-03'", (), 1, 100),
