@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sql.jobs.model import JobType
@@ -109,7 +110,7 @@ def test_the_log_stays_small_and_what_readers_may_need_stays(world: TopicWorld) 
     for version in (1, 9, 10, 11, 25, 29):
         assert in_order(delta_rs(root_of(world), version=version)) == seen[version]
     assert len([name for name in files(world) if name.endswith(".json")]) == 30
-    world.engine.options = world.engine.options._replace(cold_grace_seconds=0.0)
+    world.engine.options = msgspec.structs.replace(world.engine.options, cold_grace_seconds=0.0)
     for number in range(30, 42):
         world.run(f"DELETE FROM t WHERE id = {number}")
         ran(world, "STORAGE FLUSH TABLE t")
