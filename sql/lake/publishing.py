@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sql.lake.units import LAKE, LakeDef, Unit, units_of
 from sql.storages.registry import StorageRegistry, storage_of
 from storage.catalog import TableDef
-from storage.cold_publication import live_files
 from storage.cold_tier import STORAGE_OPTION
 from storage.engine import StorageEngine
 from storage.seams import SYSTEM_CLOCK, Clock
 from storage.snapshots import Snapshot
 from storage.storage_definitions import LOCAL
 from storage.writer import WriteTransaction
+
+if TYPE_CHECKING:
+    from sql.lake.units import LakeDef, Unit
 
 _LEASE: Final = 3_600.0
 
@@ -95,6 +96,8 @@ class LakePublisher:
 
     def orphans(self) -> list[LakeDef]:
         """What is published of tables that were dropped."""
+        from sql.lake.units import LAKE, LakeDef
+
         with self._engine.snapshot(purpose="open tables of dropped tables") as snapshot:
             known = list(snapshot.list_objects(LAKE, LakeDef))
             return [lake for lake in known if snapshot.catalog.table_by_id(lake.table_id) is None]
@@ -111,6 +114,9 @@ class LakePublisher:
 
     def _units(self, snapshot: Snapshot, table: TableDef) -> tuple[list[Unit], list[LakeDef]]:
         """The open tables that a table is to have, and those that it has beyond them."""
+        from sql.lake.units import LAKE, LakeDef, units_of
+        from storage.cold_publication import live_files
+
         known = {lake.user: lake for lake in snapshot.list_objects(LAKE, LakeDef) if lake.table_id == table.table_id}
         with snapshot.reading() as reader:
             files = live_files(reader, table.table_id)
@@ -124,6 +130,7 @@ class LakePublisher:
     def _publish(self, snapshot: Snapshot, unit: Unit) -> None:
         """Bring one open table to the present state, and remember it."""
         from sql.lake.log import DeltaLog
+        from sql.lake.units import LAKE, LakeDef
         from sql.lake.versions import VersionWriter
 
         log = DeltaLog(self._storages.place(unit.storage_id), unit.root)
@@ -140,6 +147,7 @@ class LakePublisher:
     def _withdraw(self, lake: LakeDef) -> None:
         """Remove a log, unless another table's is there now."""
         from sql.lake.log import DeltaLog
+        from sql.lake.units import LAKE, LakeDef
 
         with self._engine.snapshot(purpose="withdrawing an open table") as snapshot:
             for other in snapshot.list_objects(LAKE, LakeDef):
@@ -151,6 +159,8 @@ class LakePublisher:
 
 
 def _forget(lake: LakeDef) -> Callable[[WriteTransaction], None]:
+    from sql.lake.units import LAKE
+
     def work(wtxn: WriteTransaction) -> None:
         wtxn.delete_object(LAKE, lake.name)
 
