@@ -33,6 +33,7 @@ from benches import (
     topic_waiting,
     topic_wake_up,
     update_by_key,
+    vector_search,
 )
 from benches.runner import SYSTEMS, Options
 from benches.table import Report
@@ -72,6 +73,7 @@ MODULES: Sequence[Bench] = (
     topic_waiting,
     topic_retention,
     file_transfer,
+    vector_search,
 )
 BENCHES = {bench.NAME: bench for bench in MODULES}
 

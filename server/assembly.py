@@ -21,8 +21,8 @@ from server.auth.routes import routes as auth_routes
 from server.auth.secret import load_or_create_secret
 from server.config import Config, settings_of
 from server.dba_sampler import DbaSampler, create_dba_tables
-from server.exchange import current_request_id
-from server.figures import AccountCount, node_figures, stats_of
+from server.exchange import client_of_current, current_request_id
+from server.figures import AccountCount, node_figures, numbers_of, texts_of
 from server.live.events import routes as event_routes
 from server.live.limits import UserSubscriptions
 from server.live.service import LiveService, session_options
@@ -35,6 +35,7 @@ from server.process_figures import ProcessFigures
 from server.routes.metrics import MetricsRoute
 from server.session_list import session_rows
 from server.state import AppState
+from sql.audit_log import AuditSettings
 from sql.database import Database
 from sql.duck import DuckOptions, bound_process_memory
 from sql.exports.definitions import ExportSettings
@@ -46,7 +47,9 @@ from sql.storages.filesystems import RemoteTimeouts
 from sql.storages.policies import FlushSettings
 from sql.system_rows import ServerFacts
 from sql.topics.settings import TopicSettings
+from sql.user_cleanup import UserCleanupSettings
 from sql.users import PasswordSettings
+from sql.vectors.settings import VectorSettings
 from storage.blobs import open_blobs
 from storage.engine import StorageEngine
 from storage.file_store import FileStore
@@ -72,6 +75,8 @@ def storage_options(config: Config) -> StorageOptions:
         max_bytes=config.storage.max_bytes,
         queue_works=config.storage.queue_works,
         lease_seconds=config.storage.snapshot_lease_seconds,
+        cold_cache_bytes=config.storage.cold_cache_bytes,
+        cold_grace_seconds=config.storage.cold_grace_seconds,
         retention_seconds=config.retention.commit_log_seconds,
         retention_bytes=config.retention.commit_log_bytes,
         maintenance_seconds=config.retention.interval_seconds,
@@ -140,6 +145,11 @@ def topic_settings(config: Config) -> TopicSettings:
     )
 
 
+def vector_settings(config: Config, folder: Path) -> VectorSettings:
+    """Return what the configuration means for vector indexes; their files lie in `folder`."""
+    return VectorSettings(folder, config.vectors.memory_bytes, config.vectors.min_rows)
+
+
 def job_settings(config: Config) -> JobSettings:
     """Return what the configuration means for jobs."""
     jobs = config.jobs
@@ -186,15 +196,17 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path, address:
         def last_heard(connection_id: str) -> int | None:
             return live.last_heard_us(connection_id)
 
-        def figures() -> dict[str, str]:
+        def numbers() -> dict[str, float]:
             counts = {"active_connections": limits.open, "active_connections_peak": limits.open_peak, **live.figures()}
             counts |= {f"files_{name}": value for name, value in msgspec.structs.asdict(files.stats()).items()}
             counts |= {"token_cache_size": len(context.cache)}
-            own = stats_of(engine, process, config, accounts)
-            return own | {name: str(value) for name, value in counts.items()}
+            return {**numbers_of(engine, process, config, accounts), **counts}
 
-        def all_figures() -> dict[str, str]:
-            return figures() | {name: str(value) for name, value in database.figures().items()}
+        def all_numbers() -> dict[str, float]:
+            return {**numbers(), **database.figures()}
+
+        def figures() -> dict[str, str]:
+            return texts_of(process) | {name: str(value) for name, value in numbers().items()}
 
         accounts = AccountCount(engine)
         active = ActiveRequests()
@@ -228,6 +240,10 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path, address:
             ws_url=urls.of_current,
             last_heard=last_heard,
             files=files,
+            audit=AuditSettings(config.audit.retention_days),
+            user_cleanup=UserCleanupSettings(config.user_management.deletion_grace_period_days),
+            client_ip=client_of_current,
+            vectors=vector_settings(config, folder / "vectors"),
             facts=facts,
             exports=ExportSettings(
                 folder / "exports", config.exports.retention_days * 86_400.0, config.exports.max_bytes
@@ -260,7 +276,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path, address:
             retention = config.retention
             sampler = DbaSampler(
                 engine,
-                all_figures,
+                all_numbers,
                 SYSTEM_CLOCK,
                 interval=retention.dba_stats_interval_seconds,
                 days=retention.dba_stats_retention_days,
@@ -277,7 +293,7 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path, address:
             data_path=folder,
             process=process,
         )
-        metrics = MetricsRoute(all_figures, context.authenticator, database.topics.lags)
+        metrics = MetricsRoute(all_numbers, context.authenticator, database.topics.lags)
         more = [*auth_routes(context), *event_routes(live, upgrades, limits), metrics.route()]
         app = create_app(state, more, active=active, websocket_routes={WS_PATH: live})
 

@@ -53,6 +53,12 @@ class StorageSection(msgspec.Struct, frozen=True):
     snapshot_lease_seconds: Annotated[
         float, Meta(gt=0, description="How long one reader may keep old pages before it is ended")
     ] = 300.0
+    cold_cache_bytes: Annotated[
+        int, Meta(ge=0, description="How much decoded rows of cold tables may take in the folder cache; 0 keeps none")
+    ] = GIB
+    cold_grace_seconds: Annotated[
+        float, Meta(ge=0, description="How long Parquet files that a compaction replaced are kept for other engines")
+    ] = 3_600.0
     remote_timeouts: RemoteTimeoutsSection = msgspec.field(default_factory=RemoteTimeoutsSection)
 
 
@@ -231,6 +237,20 @@ class AuthSection(msgspec.Struct, frozen=True):
             raise ValueError("key 'jwt_secret' must have at least 32 characters, or be empty")
         if self.max_password_length < self.min_password_length:
             raise ValueError("key 'max_password_length' is smaller than 'min_password_length'")
+
+
+class AuditSection(msgspec.Struct, frozen=True):
+    """The log of who did what (`system.audit_log`)."""
+
+    retention_days: Annotated[int, Meta(ge=0, le=36_500, description="How long entries are kept; 0: for ever")] = 90
+
+
+class UserManagementSection(msgspec.Struct, frozen=True):
+    """What becomes of dropped accounts."""
+
+    deletion_grace_period_days: Annotated[
+        float, Meta(ge=-1, le=36_500, description="Days until the rows of a dropped account are deleted; -1: never")
+    ] = 30.0
 
 
 class CorsSection(msgspec.Struct, frozen=True):
@@ -459,6 +479,21 @@ class CompatSection(msgspec.Struct, frozen=True):
     ] = True
 
 
+class VectorsSection(msgspec.Struct, frozen=True):
+    """Vector indexes on EMBEDDING columns."""
+
+    memory_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Memory of all indexes: the least recently used are unloaded, larger ones searched exactly",
+        ),
+    ] = GIB
+    min_rows: Annotated[
+        int, Meta(ge=1, description="Rows of a table, or of one user in a USER table, below which search is exact")
+    ] = 5_000
+
+
 class Config(msgspec.Struct, frozen=True):
     """The whole configuration."""
 
@@ -472,6 +507,8 @@ class Config(msgspec.Struct, frozen=True):
     performance: PerformanceSection = msgspec.field(default_factory=PerformanceSection)
     rate_limit: RateLimitSection = msgspec.field(default_factory=RateLimitSection)
     auth: AuthSection = msgspec.field(default_factory=AuthSection)
+    audit: AuditSection = msgspec.field(default_factory=AuditSection)
+    user_management: UserManagementSection = msgspec.field(default_factory=UserManagementSection)
     security: SecuritySection = msgspec.field(default_factory=SecuritySection)
     websocket: WebsocketSection = msgspec.field(default_factory=WebsocketSection)
     live: LiveSection = msgspec.field(default_factory=LiveSection)
@@ -481,6 +518,7 @@ class Config(msgspec.Struct, frozen=True):
     flush: FlushSection = msgspec.field(default_factory=FlushSection)
     execution: ExecutionSection = msgspec.field(default_factory=ExecutionSection)
     duckdb: DuckdbSection = msgspec.field(default_factory=DuckdbSection)
+    vectors: VectorsSection = msgspec.field(default_factory=VectorsSection)
     wire: WireSection = msgspec.field(default_factory=WireSection)
     compat: CompatSection = msgspec.field(default_factory=CompatSection)
 

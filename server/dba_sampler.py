@@ -36,7 +36,7 @@ class DbaSampler:
     def __init__(
         self,
         engine: StorageEngine,
-        figures: Callable[[], Mapping[str, str]],
+        figures: Callable[[], Mapping[str, float]],
         clock: Clock,
         *,
         interval: float,

@@ -92,6 +92,12 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": b"" if self.scope["method"] == "HEAD" else body})
 
 
+def client_of_current() -> str:
+    """The address of the client whose request is being answered; empty outside of one."""
+    exchange = current_exchange.get()
+    return "" if exchange is None else exchange.client
+
+
 def exchange_of(scope: Scope) -> Exchange:
     """Return the exchange that the gate put into the scope."""
     exchange: Exchange = scope["exchange"]

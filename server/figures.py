@@ -54,21 +54,30 @@ class AccountCount:
         return found
 
 
-def stats_of(engine: StorageEngine, process: ProcessFigures, config: Config, accounts: AccountCount) -> dict[str, str]:
-    """Return the figures as texts. May block."""
-    opened, may_open = open_files()
-    performance, duckdb = config.performance, config.duckdb
-    figures: dict[str, object] = {
-        "server_uptime_seconds": process.uptime_seconds,
+def texts_of(process: ProcessFigures) -> dict[str, str]:
+    """Return the figures that are no numbers. The version costs an idle server some megabytes the first time."""
+    return {
         "server_uptime_human": process.uptime_human,
         "server_version": version(),
         "server_build_date": build_date(),
-        "node_id": NODE_ID,
         "cluster_mode": "false",
         "cluster_id": CLUSTER_ID,
+    }
+
+
+def numbers_of(
+    engine: StorageEngine, process: ProcessFigures, config: Config, accounts: AccountCount
+) -> dict[str, float]:
+    """Return the figures that are numbers. May block."""
+    opened, may_open = open_files()
+    performance, duckdb = config.performance, config.duckdb
+    memory = memory_bytes()
+    figures: dict[str, float] = {
+        "server_uptime_seconds": process.uptime_seconds,
+        "node_id": NODE_ID,
         "cluster_nodes": 1,
-        "memory_usage_bytes": memory_bytes(),
-        "memory_usage_mb": memory_bytes() // MIB,
+        "memory_usage_bytes": memory,
+        "memory_usage_mb": memory // MIB,
         "memory_total_mb": machine_memory_bytes() // MIB,
         "cpu_usage_percent": process.cpu_percent(),
         "cpu_logical_cores": logical_cores(),
@@ -85,8 +94,7 @@ def stats_of(engine: StorageEngine, process: ProcessFigures, config: Config, acc
         "total_namespaces": sum(1 for _ in engine.catalog.namespaces()),
         "total_tables": sum(1 for _ in engine.catalog.tables()),
     }
-    figures |= {f"storage_{name}": value for name, value in msgspec.structs.asdict(engine.stats()).items()}
-    return {name: str(value) for name, value in figures.items()}
+    return figures | {f"storage_{name}": value for name, value in msgspec.structs.asdict(engine.stats()).items()}
 
 
 def node_figures(engine: StorageEngine, process: ProcessFigures, address: str) -> NodeFigures:

@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import re
 import sys
 
 import msgspec
 
 from server.config import LoggingSection
 from server.exchange import Exchange, current_exchange
+from sql.masking import mask_literals
 
 _log = logging.getLogger("headrace.request")
 
-_LITERALS = re.compile(
-    r"""--[^\n]*|/\*.*?(?:\*/|\Z)|"(?:[^"]|"")*(?:"|\Z)|`[^`]*(?:`|\Z)"""
-    r"""|(?P<string>(?<!\w)[eE]'(?:[^'\\]|''|\\.)*(?:'|\Z)|'(?:[^']|'')*(?:'|\Z)|\$(?P<tag>[A-Za-z_]*)\$.*?(?:\$(?P=tag)\$|\Z))""",
-    re.DOTALL,
-)
 _MAX_SQL = 2000
 
 
@@ -78,11 +73,6 @@ def log_slow_sql(sql: str, exchange: Exchange) -> None:
     """Log an SQL request that took longer than the threshold."""
     fields = {"took_ms": exchange.took_ms, "user": exchange.user, "sql": mask_literals(sql[:_MAX_SQL])}
     _log.warning("slow SQL request", extra={"fields": fields})
-
-
-def mask_literals(sql: str) -> str:
-    """Replace every string literal of an SQL text by '***'."""
-    return _LITERALS.sub(lambda match: "'***'" if match["string"] is not None else match[0], sql)
 
 
 class JsonFormatter(logging.Formatter):

@@ -7,7 +7,6 @@ dependency and some megabytes of an idle server; Headrace runs on Linux only.
 from __future__ import annotations
 
 import os
-import platform
 import resource
 import socket
 import threading
@@ -105,4 +104,5 @@ def hostname() -> str:
 @cache
 def system() -> tuple[str, str]:
     """The operating system and the kind of processor, such as `linux` and `x86_64`."""
-    return platform.system().lower(), platform.machine()
+    told = os.uname()
+    return told.sysname.lower(), told.machine

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from sql.checks import CompiledCheck, check_rows, columns_of_check, compile_checks, rename_in_check, validate_check
-from sql.create_table import MAX_COLUMNS, column_definition, named_checks
+from sql.create_table import MAX_COLUMNS, column_definition, named_checks, refuse_file
 from sql.defaults import Default, compile_default, constant_array, stored_default
 from sql.errors import ExecutionError, PermissionDenied, Unsupported
 from sql.identity import Identity, Role, may_write_shared
@@ -134,6 +134,7 @@ def _add_column(operation: AddColumn, table: TableDef, run: Run, evaluation: Eva
         raise Unsupported("ADD COLUMN cannot add a PRIMARY KEY or UNIQUE column; create a new table instead")
     if len(table.columns) >= MAX_COLUMNS:
         raise ExecutionError(f"Invalid operation: a table has at most {MAX_COLUMNS:,} columns")
+    refuse_file(table, spec.name, spec.type)
     column = column_definition(spec, table.next_column_id)
     value: object = None
     populated = has_rows(table, run.txn)
@@ -192,7 +193,8 @@ def _drop_column(operation: DropColumn, table: TableDef, txn: RowWriter) -> _Cha
     if len(table.columns) == 1:
         raise ExecutionError(f"Invalid operation: Column '{column.name}' is the only column of {table.full_name}")
     left = tuple(other for other in table.columns if other is not column)
-    return _Change(description, msgspec.structs.replace(table, columns=left))
+    indexes = tuple(index for index in table.vector_indexes if index.column_id != column.column_id)
+    return _Change(description, msgspec.structs.replace(table, columns=left, vector_indexes=indexes))
 
 
 def _modify_column(operation: ModifyColumn, table: TableDef, txn: RowWriter) -> _Change:
@@ -200,6 +202,7 @@ def _modify_column(operation: ModifyColumn, table: TableDef, txn: RowWriter) -> 
     nullability = {None: "", True: " NOT NULL", False: " NULL"}[operation.not_null]
     description = f"MODIFY COLUMN {column.name} {operation.type}{nullability}"
     changed = column
+    refuse_file(table, column.name, operation.type)
     if operation.type != column.type:
         changed = _with_type(table, column, operation, txn)
     if operation.not_null is not None and operation.not_null == column.nullable:
@@ -215,6 +218,10 @@ def _modify_column(operation: ModifyColumn, table: TableDef, txn: RowWriter) -> 
 def _with_type(table: TableDef, column: ColumnDef, operation: ModifyColumn, txn: RowWriter) -> ColumnDef:
     """The column with its new type."""
     new = operation.type
+    if table.vector_index(column.name) is not None:
+        raise ExecutionError(
+            f"Invalid operation: Column '{column.name}' has a vector index; drop that before its type is changed"
+        )
     in_key = _in_key(table, column)
     if in_key and not (is_widening(column.type, new) and keeps_keys(column.type, new)):
         raise ExecutionError(
@@ -349,7 +356,10 @@ def _with_column(table: TableDef, changed: ColumnDef) -> TableDef:
 
 
 def _in_key(table: TableDef, column: ColumnDef) -> bool:
-    return column.column_id in table.shown_key or any(column.column_id in unique.column_ids for unique in table.uniques)
+    return column.column_id in table.shown_key or any(
+        column.column_id in ids
+        for ids in (*(u.column_ids for u in table.uniques), *(i.column_ids for i in table.indexes))
+    )
 
 
 def _refuse_in_constraints(table: TableDef, column: ColumnDef, verb: str) -> None:
@@ -360,6 +370,12 @@ def _refuse_in_constraints(table: TableDef, column: ColumnDef, verb: str) -> Non
         if column.column_id in unique.column_ids:
             raise ExecutionError(
                 f"Invalid operation: Column '{column.name}' is part of UNIQUE constraint '{unique.name}'; not {verb}"
+            )
+    for index in table.indexes:
+        if column.column_id in index.column_ids:
+            raise ExecutionError(
+                f"Invalid operation: Column '{column.name}' is part of index '{index.name}'; not {verb}. "
+                f"DROP INDEX {index.name} first"
             )
     for check in table.checks:
         if column.name in columns_of_check(check.expression):

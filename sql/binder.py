@@ -24,6 +24,7 @@ from sql.duck import DuckPool
 from sql.duck_plan import plan_for_duckdb
 from sql.generate import text_of
 from sql.identity import Role
+from sql.index_access import scan_indexes
 from sql.native_plan import plan_native
 from sql.plain import parameter_index
 from sql.plan import JsonKind, Operand, Parameter, Path, QueryPlan, Source
@@ -31,10 +32,14 @@ from sql.pruning import column_ranges
 from sql.pushdown import key_access, key_terms
 from sql.rewrite import HiddenParameters, name_outputs, rewrite_bare_functions, rewrite_functions, unqualify_columns
 from sql.rights import resolve_table
+from sql.row_values import spell_out_rows
 from sql.scope import TableUse, invalid, mark_needed, named_tables, owning_select, position
 from sql.session_functions import leave_out_catalog, rewrite_bare_session_functions, rewrite_session_functions
 from sql.syntax import copied
 from sql.system_tables import SystemTables
+from sql.vectors.functions import rewrite_distances
+from sql.vectors.nearest import note_nearest
+from sql.vectors.search_function import RESULT, place_searches
 from sql.views.errors import blaming_views, of_view
 from sql.views.expansion import expand_views, view_query
 from storage.catalog import Catalog, TableDef
@@ -98,14 +103,17 @@ class _Binder:
         leave_out_catalog(self.tree)
         self.views = expand_views(self.tree, context.catalog, context.namespace)
         self.tree = rewrite_session_functions(self.tree, context.namespace)
+        self.tree = spell_out_rows(self.tree)
         self.tree, self.volatile = rewrite_functions(self.tree, self.hidden)
         self.uses = self._resolve()
         rewrite_bare_functions(self.tree, self.uses, self.hidden)
         rewrite_bare_session_functions(self.tree, self.uses, context.namespace)
+        self.tree = rewrite_distances(self.tree, self.uses)
 
     # Names
 
     def _resolve(self) -> list[TableUse]:
+        searches = place_searches(self.tree, self.context)
         prefix = "__s"
         taken = {identifier.name.lower() for identifier in self.tree.find_all(exp.Identifier)}
         while any(name.startswith(prefix) for name in taken):
@@ -117,6 +125,12 @@ class _Binder:
             for clause in ("when", "version", "partition", "changes", "rows_from"):
                 if node.args.get(clause):
                     raise invalid("This clause after a table's name is not supported.", node)
+            alias = (node.alias or node.name).lower()
+            scan_name = f"{prefix}{number}"
+            if (search := searches.get(id(node))) is not None:
+                select = owning_select(node)
+                uses.append(TableUse(node, alias, RESULT, select, scan_name, search=search))
+                continue
             line, column = position(node)
             namespace = node.db or self.context.namespace
             with of_view(node):
@@ -129,8 +143,7 @@ class _Binder:
                     line=line,
                     column=column,
                 )
-            alias = (node.alias or node.name).lower()
-            uses.append(TableUse(node, alias, target, owning_select(node), f"{prefix}{number}"))
+            uses.append(TableUse(node, alias, target, owning_select(node), scan_name))
         return uses
 
     # Plans
@@ -164,6 +177,8 @@ class _Binder:
         unqualify_columns(self.tree, self.uses)
         mark_needed(self.tree, self.uses)
         native = None if self.hidden.indexes else plan_native(self.tree, self.uses)
+        if native is None:
+            note_nearest(self.tree, self.uses)
         engine = self._engine()
         if native is None:
             return engine()
@@ -177,9 +192,10 @@ class _Binder:
         point: tuple[Operand, ...] | None = None
         if access is not None and keys and len(access.prefix) == len(keys) and not plan.counts:
             point = access.prefix
+        indexes = () if point else scan_indexes(where.this if where else None, use, self.uses, types, alone=True)
         return QueryPlan(
             columns=columns,
-            scans=(replace(use.scan(), key=access, ordered=True, ranges=ranges),),
+            scans=(replace(use.scan(), key=access, ordered=plan.order is None, ranges=ranges, indexes=indexes),),
             parameters=tuple(Parameter(index, kind) for index, (kind, _) in sorted(types.items())),
             path=Path.NATIVE if point is None else Path.POINT,
             sql="",

@@ -29,3 +29,9 @@ class Command:
     @abstractmethod
     def run(self, context: StatementContext, services: Services) -> StatementResult:
         """Carry it out in a worker thread. Raises SqlError; then nothing of it was done."""
+
+    def audit_target(self, namespace: str) -> str:
+        """What the audit log names as its target: by default the first name among the fields."""
+        from sql.audited import target_of
+
+        return target_of(self, namespace)

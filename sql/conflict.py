@@ -22,9 +22,9 @@ from sql.errors import ExecutionError, InvalidSql, Unsupported
 from sql.row_expressions import Binding, RowExpressions, Run, unqualified
 from sql.violations import value_text
 from sql.write_targets import located
-from storage.catalog import ColumnDef, TableDef
+from storage.catalog import ColumnDef, IndexState, TableDef
 from storage.contiguous import one_array
-from storage.keys import encode_columns
+from storage.keys import encode_columns, encode_marked_columns
 from storage.layout import storage_value
 from storage.types import ColumnType
 
@@ -37,18 +37,21 @@ class ConflictIndex(NamedTuple):
 
     index_id: int
     columns: tuple[ColumnDef, ...]
+    marked: bool = False
+    """Whether it is a unique index, whose keys have marks."""
 
     def keys(self, rows: pa.Table) -> list[bytes | None]:
         """The key of every row, None where a column of it is NULL."""
         arrays = [one_array(rows.column(column.name)) for column in self.columns]
         types = [column.type for column in self.columns]
+        encode = encode_marked_columns if self.marked else encode_columns
         nulls = [array.is_null().to_pylist() for array in arrays if array.null_count]
         if not nulls:
-            return list(encode_columns(types, arrays))
+            return list(encode(types, arrays))
         places = [place for place, any_null in enumerate(map(any, zip(*nulls, strict=True))) if not any_null]
         keys: list[bytes | None] = [None] * rows.num_rows
         chosen = pa.array(places, pa.int64())
-        for place, key in zip(places, encode_columns(types, [array.take(chosen) for array in arrays]), strict=True):
+        for place, key in zip(places, encode(types, [array.take(chosen) for array in arrays]), strict=True):
             keys[place] = key
         return keys
 
@@ -182,6 +185,11 @@ def _find(
 def _indexes(node: exp.OnConflict, table: TableDef) -> tuple[ConflictIndex, ...]:
     every = [ConflictIndex(PRIMARY_INDEX, table.key_columns)] if table.primary_key else []
     every += [ConflictIndex(unique.index_id, table.unique_columns(unique)) for unique in table.uniques]
+    every += [
+        ConflictIndex(index.index_id, table.unique_columns(index), marked=True)
+        for index in table.indexes
+        if index.unique and index.state is IndexState.READY
+    ]
     wanted = _target_columns(node)
     if not wanted:
         return tuple(every)

@@ -25,7 +25,7 @@ from sql.storages.registry import storage_of
 from sql.table_options import parse_options
 from sql.writing import RowWriter, StatementContext, time_of
 from storage.catalog import CheckDef, ColumnDef, TableDef, TableKind, UniqueDef
-from storage.types import KEY_KINDS
+from storage.types import KEY_KINDS, ColumnType, Kind
 
 MAX_COLUMNS = 1_000
 MAX_KEY_COLUMNS = 32
@@ -119,6 +119,8 @@ def _define(statement: CreateTable, table: TableDef, evaluation: Evaluation | No
     key = _primary_key(statement, by_name)
     if table.expires:
         _refuse_unique(statement)
+    for spec in specs:
+        refuse_file(table, spec.name, spec.type)
     columns = tuple(
         column_definition(spec, number, in_key=spec.name in key) for number, spec in enumerate(specs, start=1)
     )
@@ -137,6 +139,14 @@ def _define(statement: CreateTable, table: TableDef, evaluation: Evaluation | No
         primary_key=() if table.expires else key_ids, declared_key=key_ids if table.expires else (),
         next_column_id=len(columns) + 1, next_index_id=len(uniques) + 1,
     )  # fmt: skip
+
+
+def refuse_file(table: TableDef, column: str, kind: ColumnType) -> None:
+    """A STREAM table holds no files: its rows end by themselves, and what is stored for them would have to follow."""
+    if table.expires and kind.kind is Kind.FILE:
+        raise Unsupported(
+            f"FILE columns are not available in STREAM tables (column '{column}'); use a USER or SHARED table."
+        )
 
 
 def _refuse_unique(statement: CreateTable) -> None:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
+from sql.audit import Origin
+from sql.audit_log import HOUR, MINUTE, AuditLog, AuditSettings
 from sql.bulk import insert_file
 from sql.command import Command
 from sql.diagnostics import shown_in
@@ -26,21 +28,27 @@ from sql.exports.definitions import ExportSettings
 from sql.exports.keeping import ExportKeeper
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
+from sql.housekeeping import Housekeeping
 from sql.identity import Identity
+from sql.indexes import building as index_building
 from sql.jobs import cleanup as job_cleanup
 from sql.jobs.model import JobType
 from sql.jobs.run import JobRun
 from sql.jobs.service import JobService
 from sql.jobs.settings import JobSettings
+from sql.lake import jobs as lake_jobs
+from sql.lake.jobs import LakeUpkeep
+from sql.lake.publishing import LakePublisher
 from sql.limits import SqlLimits
 from sql.live.hub import LiveHub
 from sql.live.settings import LiveSettings
+from sql.numbering import numbered
 from sql.query import Execution, QueryRuntime, stream_query
 from sql.rendering import BigintMode
 from sql.request import parse_request
 from sql.results import ResultColumn, StatementResult
 from sql.services import Services, StatementContext, context_of
-from sql.session import Session, numbered
+from sql.session import Session
 from sql.statements import Describe, ExecuteAs, Parsed, Query, Show, Statement
 from sql.storage_errors import storage_errors
 from sql.storages import moving
@@ -53,7 +61,12 @@ from sql.topics.browsing import BrowsedTopics
 from sql.topics.hub import TopicHub
 from sql.topics.router import SqlRouter
 from sql.topics.settings import TopicSettings
+from sql.user_cleanup import UserCleanup, UserCleanupSettings
 from sql.users import PasswordSettings
+from sql.vectors import jobs as vector_jobs
+from sql.vectors.indexes import VectorIndexes
+from sql.vectors.settings import VectorSettings
+from sql.vectors.upkeep import VectorUpkeep
 from sql.workers import CLOSING, THREADS, Cancelled, Control, Workers
 from storage.blobs import BlobReader
 from storage.engine import StorageEngine
@@ -91,8 +104,8 @@ class Database:
     `bigint` must be the mode in which results are rendered. `settings` gives the rows of system.settings, `stats`
     further metrics for system.stats. Everything that a client can follow goes through `live`, consumers of topics come
     through `topics`; what becomes a message of a topic is decided here from now on. `ws_url` tells, on the event loop,
-    where the client of the request under way finds the WebSocket; `last_heard` is that of `SystemContext`, `facts`
-    what the server tells of itself.
+    where the client of the request under way finds the WebSocket, `client_ip` from which address it came; `last_heard`
+    is that of `SystemContext`, `facts` what the server tells of itself.
     """
 
     def __init__(
@@ -115,11 +128,16 @@ class Database:
         ws_url: Callable[[], str] = str,
         last_heard: Callable[[str], int | None] = lambda connection_id: None,
         files: FileStore | None = None,
+        vectors: VectorSettings | None = None,
         facts: ServerFacts | None = None,
         exports: ExportSettings | None = None,
+        audit: AuditSettings | None = None,
+        user_cleanup: UserCleanupSettings | None = None,
+        client_ip: Callable[[], str] = str,
     ) -> None:
         self.limits = limits or SqlLimits()
         self._ws_url = ws_url
+        self._client_ip = client_ip
         facts = facts or ServerFacts()
         self._request_id = facts.request_id
         browsed = BrowsedTopics(engine, bigint)
@@ -142,6 +160,7 @@ class Database:
                 job_progress=self.jobs.progress_of,
                 storage_base=self._services.storages.shown_base,
             ),
+            VectorIndexes(vectors),
         )
         self._services = Services(
             engine,
@@ -154,39 +173,56 @@ class Database:
             bigint=bigint,
         )
         self._services.files = files
+        self.audit = self._services.audit = AuditLog(engine, audit)
         self._hot = HotStatements(self._services, bigint)
         self._workers = Workers(self.limits.workers, self.limits.max_waiting)
         self.live = LiveHub(self._services, self._workers, live or LiveSettings(snapshot_folder=temp_folder))
         self._services.live = self.live
         self.topics = TopicHub(self._services, self._workers, topics)
         self._services.topics = self.topics
+        self.vectors = self._services.vectors = VectorUpkeep(engine, runtime.vectors)
+        self.vectors.watch()
         self.jobs = self._services.jobs = JobService(engine, jobs)
         job_cleanup.register(self.jobs, engine)
-        moving.register(self.jobs, engine)
+        index_building.register(self.jobs, engine)
+        self._housekeeping = Housekeeping()
+        self._housekeeping.add(MINUTE, self.audit.tick)
+        self._housekeeping.add(HOUR, UserCleanup(engine, self.jobs, user_cleanup).look)
         self._register_backups(engine, files, exports)
         self._services.exports = exports
         self._exports = None if exports is None else ExportKeeper(engine, exports)
+        if self._exports is not None:
+            self._housekeeping.add(HOUR, self._exports.remove_expired)
         self._flushes = FlushScheduler(engine, self.jobs, flush)
         self._services.storages = engine.cold.resolver = StorageRegistry(engine, remote)
+        self.lake = self._services.lake = LakePublisher(engine, self._services.storages)
+        moving.register(self.jobs, engine, self.lake)
+        lake_jobs.register(self.jobs, self.lake)
+        self._housekeeping.add(MINUTE, LakeUpkeep(engine, self.jobs, self.lake).look)
+        vector_jobs.register(self.jobs, self.vectors)
         self._router = engine.router = SqlRouter(self._services)
 
     def start(self) -> None:
-        """Begin to run jobs and to honour flush policies; without it jobs are stored and wait. Raises StorageError."""
+        """Begin to run jobs, and to look after policies and what grows old. Raises StorageError."""
         if self._exports is not None:
-            self._exports.start()
+            self._exports.clear_away()
+        index_building.resume(self.jobs, self._services.engine)
         self.jobs.start()
+        self._housekeeping.start()
         self._flushes.start()
 
     def close(self) -> None:
         """Stop what runs, give the query engine back; waits for both, but not for ever: see `Workers.run`."""
         self._flushes.stop()
+        self._housekeeping.stop()
         self.jobs.stop()
-        if self._exports is not None:
-            self._exports.stop()
         self.live.stop()
         self.topics.stop()
+        self.vectors.stop()
         self._workers.stop(StorageUnavailable("The server is shutting down."))
         self._workers.close()
+        self.audit.close()
+        self.vectors.close()
         closing = threading.Thread(target=self._close_engines, name=f"{THREADS}_closing", daemon=True)
         closing.start()
         closing.join(CLOSING)
@@ -220,13 +256,14 @@ class Database:
         self.jobs.register(JobType.RESTORE, restore, lane=lambda _: "backup")
 
     def figures(self) -> dict[str, int]:
-        """Figures of statements, live queries, topics and jobs for system.stats, beside those that `stats` gives."""
+        """Figures of what statements, live queries, topics, jobs and storages do for system.stats, beside `stats`."""
         statements = {
             "active_transactions": len(self._services.transactions),
             "plan_cache_size": self._services.cached_plans,
             "server_workers_busy": self._workers.busy,
         }
-        return {**statements, **self.live.stats(), **self.topics.stats(), **self.jobs.figures()}
+        storages = self._services.storages.figures()
+        return {**statements, **self.live.stats(), **self.topics.stats(), **self.jobs.figures(), **storages}
 
     # --- statements ----------------------------------------------------------------------------------------------
 
@@ -241,7 +278,7 @@ class Database:
             return [hot]
         control = Control(self.limits.statement_timeout)
         control.request_id = self._request_id()
-        context = context_of(identity, scope, values, control, self._ws_url())
+        context = context_of(identity, scope, values, control, self._ws_url(), self._client_ip())
 
         def run() -> list[StatementResult]:
             with shown_in(sql):
@@ -274,7 +311,7 @@ class Database:
             raise Unsupported("This server has no place for files.")
         control = Control(self.limits.stream_timeout)
         control.request_id = self._request_id()
-        context = context_of(identity, self.scope(namespace), params or (), control, self._ws_url())
+        context = self._context(identity, namespace, params, control)
 
         def run() -> list[StatementResult]:
             with shown_in(sql):
@@ -286,8 +323,10 @@ class Database:
         """The file that a download names, if the caller may read it, and its bytes: close them. Raises SqlError."""
         from sql.files.downloads import find_file, open_bytes
 
+        origin = Origin(identity.user, self._client_ip())
+
         def run() -> tuple[StoredFile, BlobReader]:
-            file = find_file(self._services, request, identity)
+            file = find_file(self._services, request, identity, origin)
             return file, open_bytes(self._services, file)
 
         return await asyncio.to_thread(run)
@@ -309,6 +348,12 @@ class Database:
         with storage_errors(), self._services.engine.snapshot(purpose="namespace") as snapshot:
             return folded if snapshot.catalog.namespace(namespace) is None else namespace
 
+    def _context(
+        self, identity: Identity, namespace: str | None, params: Sequence[object] | None, control: Control
+    ) -> StatementContext:
+        """The context of the request under way."""
+        return context_of(identity, self.scope(namespace), params or (), control, self._ws_url(), self._client_ip())
+
     def _parse(self, sql: str, context: StatementContext) -> list[Parsed]:
         """The statements of a request; checks that exactly the parameters that they use are there."""
         return parse_request(sql, len(context.params), max_statements=self.limits.max_statements)
@@ -321,7 +366,7 @@ class Database:
         """Run all statements of a request and stream the rows of the last one. Raises SqlError."""
         control = Control(self.limits.stream_timeout)
         control.request_id = self._request_id()
-        context = context_of(identity, self.scope(namespace), params or (), control, self._ws_url())
+        context = self._context(identity, namespace, params, control)
 
         def start() -> tuple[Sequence[ResultColumn], Rows]:
             with shown_in(sql):
@@ -340,7 +385,7 @@ class Database:
                 return result.columns, (batch for batch in result.table.to_batches())
             session.run_all_but_last()
             with numbered(len(batch) - 1, applied=len(batch) - 1), storage_errors():
-                return self._open_stream(inner, last, session.context_of(last))
+                return self._open_stream(inner, last, session.context_of(last, told=True))
 
         columns, rows = await self._workers.run(start, control)
         control.may_be_left = True  # what comes now only reads

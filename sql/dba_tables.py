@@ -102,27 +102,19 @@ def unit_of(metric: str) -> str:
     return next((unit for ending, unit in _UNITS.items() if metric.endswith(ending)), "count")
 
 
-def samples(figures: Mapping[str, str], now_us: int) -> pa.Table:
-    """The rows of one sample: every figure that is a number."""
-    numbers = [(name, value) for name, text in sorted(figures.items()) if (value := _number(text)) is not None]
-    rows = len(numbers)
+def samples(figures: Mapping[str, float], now_us: int) -> pa.Table:
+    """The rows of one sample, one for each figure."""
+    names = sorted(figures)
     milliseconds = now_us // 1000
     columns = [
-        pa.array([f"{milliseconds:013d}:{NODE_ID}:{name}" for name, _ in numbers], pa.string()),
-        pa.repeat(pa.scalar(NODE_ID, pa.int64()), rows),
-        pa.array([name for name, _ in numbers], pa.string()),
-        pa.array([value for _, value in numbers], pa.float64()),
-        pa.array([unit_of(name) for name, _ in numbers], pa.string()),
-        pa.repeat(pa.scalar(now_us, pa.int64()), rows).cast(STATS_TABLE.arrow_schema.field("sampled_at").type),
+        pa.array([f"{milliseconds:013d}:{NODE_ID}:{name}" for name in names], pa.string()),
+        pa.array([NODE_ID] * len(names), pa.int64()),
+        pa.array(names, pa.string()),
+        pa.array([float(figures[name]) for name in names], pa.float64()),
+        pa.array([unit_of(name) for name in names], pa.string()),
+        pa.array([now_us] * len(names), STATS_TABLE.arrow_schema.field("sampled_at").type),
     ]
     return pa.Table.from_arrays(columns, schema=STATS_TABLE.arrow_schema)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def add_samples(wtxn: WriteTransaction, rows: pa.Table) -> None:

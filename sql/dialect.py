@@ -21,7 +21,7 @@ from sql import parser_tables as tables
 from sql import parser_topics as topics
 from sql import parser_views as views
 from sql.diagnostics import Source, shown
-from sql.errors import ClusterUnavailable, EmptySql, InvalidInput, Unsupported
+from sql.errors import ClusterUnavailable, EmptySql, InvalidInput, SqlError, Unsupported
 from sql.lexer import tokenize
 from sql.parser_administration import administration_parser
 from sql.parser_cursor import Cursor
@@ -51,16 +51,23 @@ def parse_batch(text: str, *, max_statements: int = MAX_STATEMENTS) -> list[Pars
     pieces = split(text, max_statements=max_statements)
     if not pieces:
         raise EmptySql("No SQL statements provided")
-    return [
-        Parsed(
-            statement=_statement(piece.tokens, piece.source),
-            text=piece.text,
-            line=piece.tokens[0].line,
-            column=piece.tokens[0].col,
-            parameters=_parameters(piece.tokens),
+    batch: list[Parsed] = []
+    for piece in pieces:
+        try:
+            statement = _statement(piece.tokens, piece.source)
+        except SqlError as error:
+            error.statement = len(batch) + 1
+            raise
+        batch.append(
+            Parsed(
+                statement=statement,
+                text=piece.text,
+                line=piece.tokens[0].line,
+                column=piece.tokens[0].col,
+                parameters=_parameters(piece.tokens),
+            )
         )
-        for piece in pieces
-    ]
+    return batch
 
 
 def parse_expression(text: str) -> exp.Expression:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypedDict
 
 import duckdb
 import pyarrow as pa
 from sqlglot import exp
+from sqlglot.errors import UnsupportedError
 
 from sql import guard
 from sql.duck import PREPARE, DuckPool, DuckSession
@@ -16,6 +18,7 @@ from sql.duck_errors import translate
 from sql.duck_types import duck_arrow_type, output_cast, parameter_type, result_type
 from sql.errors import InvalidParameter, SqlError, Unsupported
 from sql.generate import ParameterTypes, Positions, generate, quote_and_mark
+from sql.index_access import scan_indexes
 from sql.ordering import default_order, write_order
 from sql.outputs import origins, result_columns, sources
 from sql.plain import parameter_index
@@ -24,6 +27,8 @@ from sql.plan import (
     HIDDEN_COLUMNS,
     SEQ,
     ColumnRange,
+    Constant,
+    IndexAccess,
     JsonKind,
     KeyAccess,
     Parameter,
@@ -37,6 +42,7 @@ from sql.pushdown import key_access, key_terms
 from sql.rewrite import PRIVATE_FUNCTIONS, HiddenParameters, function_name, point_at_scans
 from sql.scope import TableUse, hide_from_stars, position, renames_columns
 from sql.syntax import copied
+from sql.vectors.functions import embedding_parameters
 from storage.types import BIGINT, BOOLEAN, DOUBLE, JSON, TEXT, TIMESTAMP, ColumnType
 
 _KIND_TYPES: dict[JsonKind, ColumnType] = {
@@ -72,15 +78,16 @@ def plan_for_duckdb(
     engine = _Engine(tree, scans)
     types: ParameterTypes = {index: (HIDDEN_TYPES[source], False) for source, index in hidden.indexes.items()}
     types |= _any_lists(tree, uses)
+    types |= embedding_parameters(tree)
     with pool.planning({scan.name: empty_scan(scan) for scan in scans}) as session:
         signature, kinds_matter, called = engine.sign(session, types, kinds)
         text, positions = engine.final(signature)
     columns = result_columns(tree, found, signature.names, [result_type(kind) for kind in signature.types])
     by_source = {index: source for source, index in hidden.indexes.items()}
     for place, use in enumerate(uses):
-        key, ranges = _narrowed(use, uses, types)
-        ordered = order is not None and use is order.use
-        scans[place] = replace(scans[place], key=key, ordered=ordered, ranges=ranges)
+        scans[place] = replace(
+            scans[place], ordered=order is not None and use is order.use, **_accesses(use, uses, types)
+        )  # fmt: skip
     return QueryPlan(
         columns=columns,
         scans=tuple(scans),
@@ -182,6 +189,9 @@ class _Engine:
             self._latest = generate(self._tree, types, marked=self._marked)
         except (ValueError, NotImplementedError) as error:
             raise Unsupported(f"This form of query is not supported: {error}") from None
+        except UnsupportedError as error:
+            first = str(error).partition("\n")[0]
+            raise Unsupported(f"This form of query is not supported: {first}") from None
         return self._latest
 
     def _bind(self, session: DuckSession, text: str, positions: Positions) -> Signature:
@@ -227,20 +237,36 @@ def _any_lists(tree: exp.Expr, uses: Sequence[TableUse]) -> ParameterTypes:
     return found
 
 
-def _narrowed(
-    use: TableUse, uses: Sequence[TableUse], types: Mapping[int, tuple[ColumnType, bool]]
-) -> tuple[KeyAccess | None, tuple[ColumnRange, ...]]:
-    """The key access of one scan, and what WHERE says about its columns."""
+class _Accesses(TypedDict):
+    key: KeyAccess | None
+    indexes: tuple[IndexAccess, ...]
+    ranges: tuple[ColumnRange, ...]
+
+
+def _accesses(use: TableUse, uses: Sequence[TableUse], types: Mapping[int, tuple[ColumnType, bool]]) -> _Accesses:
+    """The key and index accesses of one scan, and what WHERE says about its columns."""
+    nothing = _Accesses(key=None, indexes=(), ranges=())
     select = use.select
     if select is None:
-        return None, ()
+        return nothing
     siblings, alone = sources(select, uses)
     if use not in siblings or use.node.args.get("sample") or any(renames_columns(other.node) for other in siblings):
-        return None, ()
+        return nothing
     for join in select.args.get("joins") or ():
         if join.method not in {"", "NATURAL"} or join.kind not in _PUSHABLE_KINDS:
-            return None, ()
+            return nothing
     where = select.args.get("where")
     condition = where.this if where else None
-    access = key_access(use, key_terms(condition, use, siblings, types, alone=alone))
-    return access, column_ranges(condition, use, siblings, types, alone=alone)
+    return _Accesses(
+        key=key_access(use, key_terms(condition, use, siblings, types, alone=alone)),
+        indexes=scan_indexes(condition, use, siblings, types, alone=alone)
+        if not select.args.get("joins")
+        else _never_null(scan_indexes(condition, use, siblings, types, alone=alone)),
+        ranges=column_ranges(condition, use, siblings, types, alone=alone),
+    )
+
+
+def _never_null(accesses: tuple[IndexAccess, ...]) -> tuple[IndexAccess, ...]:
+    """Without IS NULL, which an outer join makes true for rows that it has found no partner for."""
+    null = Constant(None)
+    return tuple(a for a in accesses if not any(null in choices for choices in a.equal))

@@ -48,7 +48,7 @@ class SqlError(Exception):
         self.column = column
         self.excerpt = excerpt
         self.statement: int | None = None
-        """Number (from 1) of the statement that failed, set by the session."""
+        """Number (from 1) of the statement that failed, set by the parser or the session."""
         self.applied: int = 0
         """How many statements before it took effect, set by the session."""
 

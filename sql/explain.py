@@ -16,17 +16,18 @@ from sql.binder import BindContext, bind_query
 from sql.dml import plan_write
 from sql.errors import SqlError, Unsupported
 from sql.identity import Identity
-from sql.plan import SEQ, Bound, ColumnRange, Constant, KeyAccess, Operand, Path, QueryPlan, Scan, Source
+from sql.index_explain import describe_indexes, describe_order, operand_text, sign
+from sql.index_reads import observing
+from sql.plan import SEQ, ColumnRange, KeyAccess, Path, QueryPlan, Scan, Source
 from sql.pushdown import seek_columns
 from sql.query import Execution, QueryRuntime, run_query
 from sql.results import ResultColumn, StatementResult
 from sql.rights import partition_of
 from sql.statements import Delete, Insert, Query, Statement, Update
+from sql.vectors.explanation import describe_vectors
 from sql.workers import Control
 from storage.types import TEXT
 from storage.views import ReadView
-
-_SHOWN_VALUE = 40
 
 
 class ExplainContext(Protocol):
@@ -74,6 +75,7 @@ def explain(
         case Query():
             plan = bind_query(statement.ast, binding)
             lines = list(describe_plan(plan, context.identity))
+            lines += describe_vectors(plan, view, context.identity, services.runtime.vectors)
             if analyze:
                 lines += _analyzed(plan, view, context, services.runtime)
         case Insert() | Update() | Delete():
@@ -102,12 +104,14 @@ def describe_plan(plan: QueryPlan, identity: Identity) -> Iterator[str]:
         yield f"scan: {_scan(scan, identity)}"
         yield f"  columns: {', '.join(scan.columns)}"
         target = scan.table if scan.table is not None else scan.system
+        whole = False
         if scan.key is not None and target is not None:
             names = [column.name for column in seek_columns(target)]
             whole = len(scan.key.prefix) == len(names)
             yield f"  {'key' if whole else 'key range'}: {_access(scan.key, names)}"
-        if scan.ranges:
+        if scan.ranges and not whole:
             yield f"  statistics: {' and '.join(_ranges(scan.ranges))}"
+        yield from (f"  {line}" for line in describe_indexes(scan))
         if scan.ordered:
             keys = [column.name for column in scan.table.key_columns] if scan.table is not None else []
             yield f"  order: {', '.join([*keys, SEQ])}"
@@ -122,11 +126,15 @@ def describe_plan(plan: QueryPlan, identity: Identity) -> Iterator[str]:
 def _path(plan: QueryPlan) -> str:
     if plan.path is Path.NATIVE and plan.scans[0].key is not None:
         return "key range"
+    if plan.native is not None and (plan.native.order is not None or plan.scans[0].indexes):
+        return "index"
     return plan.path.value
 
 
 def _scan(scan: Scan, identity: Identity) -> str:
     alias = f" as {scan.alias}" if scan.alias != scan.full_name.rpartition(".")[2] else ""
+    if scan.search is not None:
+        return f"vector_search of {scan.search.table.full_name}.{scan.search.column}{alias}"
     if scan.system is not None:
         return f"{scan.full_name}{alias} (computed)"
     if scan.table is not None and scan.own_partition:
@@ -135,34 +143,23 @@ def _scan(scan: Scan, identity: Identity) -> str:
 
 
 def _access(access: KeyAccess, names: list[str]) -> str:
-    terms = [f"{name} = {_operand(operand)}" for name, operand in zip(names, access.prefix, strict=False)]
+    terms = [f"{name} = {operand_text(operand)}" for name, operand in zip(names, access.prefix, strict=False)]
     if len(terms) < len(names):
         name = names[len(terms)]
-        terms += [f"{name} {_sign('>', bound)} {_operand(bound.operand)}" for bound in (access.low,) if bound]
-        terms += [f"{name} {_sign('<', bound)} {_operand(bound.operand)}" for bound in (access.high,) if bound]
+        terms += [f"{name} {sign('>', bound)} {operand_text(bound.operand)}" for bound in (access.low,) if bound]
+        terms += [f"{name} {sign('<', bound)} {operand_text(bound.operand)}" for bound in (access.high,) if bound]
     return " and ".join(terms)
 
 
 def _ranges(ranges: Sequence[ColumnRange]) -> Iterator[str]:
     """What leaves out batches of the cold tier."""
     for one in ranges:
-        yield from (f"{one.column} >= {_operand(side)}" for side in one.low)
-        yield from (f"{one.column} <= {_operand(side)}" for side in one.high)
+        yield from (f"{one.column} >= {operand_text(side)}" for side in one.low)
+        yield from (f"{one.column} <= {operand_text(side)}" for side in one.high)
         if len(one.among) == 1:
-            yield f"{one.column} = {_operand(one.among[0])}"
+            yield f"{one.column} = {operand_text(one.among[0])}"
         elif one.among:
-            yield f"{one.column} in ({', '.join(map(_operand, one.among[:8]))}{', …' if one.among[8:] else ''})"
-
-
-def _sign(sign: str, bound: Bound) -> str:
-    return f"{sign}=" if bound.inclusive else sign
-
-
-def _operand(operand: Operand) -> str:
-    if not isinstance(operand, Constant):
-        return f"${operand.index}"
-    text = operand.value.hex() if isinstance(operand.value, bytes) else str(operand.value)
-    return text if len(text) <= _SHOWN_VALUE else text[: _SHOWN_VALUE - 1] + "…"
+            yield f"{one.column} in ({', '.join(map(operand_text, one.among[:8]))}{', …' if one.among[8:] else ''})"
 
 
 def _native(plan: QueryPlan) -> Iterator[str]:
@@ -174,22 +171,26 @@ def _native(plan: QueryPlan) -> Iterator[str]:
         yield "count: rows" if native.condition is not None else "count: from the table's statistics"
     if native.condition is not None and plan.residual_filter:
         yield f"filter: on {', '.join(sorted(native.condition.columns))}"
+    if native.order is not None:
+        yield f"order: {describe_order(native.order)}"
     if native.descending:
         yield "descending: by key"
     for word, operand in (("limit", native.limit), ("offset", native.offset)):
         if operand is not None:
-            yield f"{word}: {_operand(operand)}"
+            yield f"{word}: {operand_text(operand)}"
 
 
 def _analyzed(plan: QueryPlan, view: ReadView, context: ExplainContext, runtime: QueryRuntime) -> list[str]:
     """What running the query took."""
     started = time.perf_counter()
     before = view.statistics.counts()
-    try:
-        rows = run_query(plan, Execution(view, context.identity, context.control, context.params), runtime).num_rows
-    except SqlError as error:
-        return [f"failed: {error.message}"]
-    lines = [f"rows: {rows}", f"time: {(time.perf_counter() - started) * 1000:.3f} ms"]
+    with observing() as observed:
+        try:
+            rows = run_query(plan, Execution(view, context.identity, context.control, context.params), runtime).num_rows
+        except SqlError as error:
+            return [f"failed: {error.message}"]
+    lines = [f"fetched: {one.entries} row(s) of {one.table} by index {one.used}" for one in observed]
+    lines += [f"rows: {rows}", f"time: {(time.perf_counter() - started) * 1000:.3f} ms"]
     done = view.statistics.counts() - before
     if done.files + done.files_pruned:
         lines.append(

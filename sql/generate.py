@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Mapping
 
-from sqlglot import exp
+from sqlglot import ErrorLevel, exp
 from sqlglot.dialects.duckdb import DuckDB
 
 from sql.duck_types import duck_name
@@ -49,7 +49,7 @@ def generate(
     """The text, with parameters as typed expressions where their type is known, and the positions in it.
 
     When all are known, they are numbered without gaps, in the order of their indexes. With `as_nulls` a typed NULL
-    stands for each.
+    stands for each. Raises sqlglot's UnsupportedError where the text would leave out something that the tree says.
     """
     if parameters:
         tree = copied(tree)
@@ -67,7 +67,7 @@ def generate(
                     node.replace(typed)
     else:
         tree = copied(tree)
-    text = _DIALECT.generate(tree, copy=False, comments=False)
+    text = _DIALECT.generate(tree, copy=False, comments=False, unsupported_level=ErrorLevel.RAISE)
     return _without_markers(text) if marked else (text, ())
 
 

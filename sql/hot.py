@@ -25,10 +25,10 @@ from sql.hot_insert import HotInsert, hot_insert
 from sql.hot_read import HotRead, hot_read
 from sql.identity import Identity
 from sql.insert import InsertPlan
+from sql.numbering import numbered
 from sql.rendering import BigintMode
 from sql.results import StatementResult
 from sql.services import Services, StatementContext, context_of
-from sql.session import numbered
 from sql.statements import Delete, Insert, Parsed, Query, Update
 from sql.storage_errors import translated
 from sql.templates import InsertShape, ParamRef, lift_literals, scan_insert

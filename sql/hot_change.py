@@ -189,7 +189,7 @@ class _HotUpdate:
             row = assign(found.row, dict(zip(names, found.row, strict=True)))
             if row == found.row:
                 return 0
-            replace_row(writer, current, partition, key, found.seq, row)
+            replace_row(writer, current, partition, key, found, row)
             return 1
 
         return update
@@ -212,7 +212,7 @@ class _HotDelete:
             found = None if key is None else read_row(writer, current, partition, key)
             if key is None or found is None:
                 return 0
-            delete_row(writer, current, partition, key, found.seq)
+            delete_row(writer, current, partition, key, found)
             return 1
 
         return delete
@@ -253,7 +253,7 @@ class HotUpsert:
                 return 0
             row = assign(found.row, dict(zip(names, found.row, strict=True)) | excluded)
             if row != found.row:
-                replace_row(writer, current, partition, key, found.seq, row)
+                replace_row(writer, current, partition, key, found, row)
             return 1
 
         return upsert

@@ -188,7 +188,7 @@ def hot_insert(plan: InsertPlan) -> HotInsert | None:
         and plan.conflict is None
         and plan.returning is None
         and not plan.checks
-        and not plan.table.uniques
+        and not plan.table.refuses_duplicates
         and not any(column.always_generated for column in plan.targets)
     )
     return HotInsert(plan.table, plan.targets) if plain else None

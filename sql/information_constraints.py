@@ -14,7 +14,7 @@ from sqlglot import exp
 
 from sql.information_listing import NO, YES, tables_of, texts, yes_or_no
 from sql.session_functions import CATALOG_NAME
-from sql.system_tables import EVERYTHING, INFORMATION_SCHEMA, Rows, SystemContext, SystemTable
+from sql.system_tables import INFORMATION_SCHEMA, Rows, Sought, SystemContext, SystemTable, by_rows
 from storage.catalog import TableDef
 from storage.views import ReadView
 
@@ -69,8 +69,8 @@ def primary_key_name(table: TableDef) -> str:
     return f"{table.name}_pkey"
 
 
-def _constraints(view: ReadView, context: SystemContext) -> Iterator[_Constraint]:
-    for table in tables_of(view, context, EVERYTHING):
+def _constraints(view: ReadView, context: SystemContext, sought: Sought) -> Iterator[_Constraint]:
+    for table in tables_of(view, context, sought):
         if table.shown_key:
             names = tuple(table.by_id[column_id].name for column_id in table.shown_key)
             yield _Constraint(table, primary_key_name(table), PRIMARY_KEY, names)
@@ -80,8 +80,8 @@ def _constraints(view: ReadView, context: SystemContext) -> Iterator[_Constraint
             yield _Constraint(table, check.name, CHECK, clause=check.expression)
 
 
-def _table_constraint_rows(view: ReadView, context: SystemContext) -> Rows:
-    for item in _constraints(view, context):
+def _table_constraint_rows(view: ReadView, context: SystemContext, sought: Sought) -> Rows:
+    for item in _constraints(view, context, sought):
         space, name = item.table.namespace, item.table.name
         enforced = yes_or_no(item.kind != PRIMARY_KEY or bool(item.table.primary_key))
         distinct = YES if item.kind == UNIQUE else None
@@ -90,15 +90,15 @@ def _table_constraint_rows(view: ReadView, context: SystemContext) -> Rows:
         )  # fmt: skip
 
 
-def _key_column_rows(view: ReadView, context: SystemContext) -> Rows:
-    for item in _constraints(view, context):
+def _key_column_rows(view: ReadView, context: SystemContext, sought: Sought) -> Rows:
+    for item in _constraints(view, context, sought):
         space, name = item.table.namespace, item.table.name
         for place, column in enumerate(item.columns, start=1):
             yield CATALOG_NAME, space, item.name, CATALOG_NAME, space, name, column, place, None
 
 
-def _column_usage_rows(view: ReadView, context: SystemContext) -> Rows:
-    for item in _constraints(view, context):
+def _column_usage_rows(view: ReadView, context: SystemContext, sought: Sought) -> Rows:
+    for item in _constraints(view, context, sought):
         space, name = item.table.namespace, item.table.name
         columns = item.columns or _columns_of(item)
         for column in columns:
@@ -112,29 +112,32 @@ def _columns_of(item: _Constraint) -> tuple[str, ...]:
     return tuple(column.name for column in item.table.columns if column.name in mentioned)
 
 
-def _table_usage_rows(view: ReadView, context: SystemContext) -> Rows:
-    for item in _constraints(view, context):
+def _table_usage_rows(view: ReadView, context: SystemContext, sought: Sought) -> Rows:
+    for item in _constraints(view, context, sought):
         yield CATALOG_NAME, item.table.namespace, item.table.name, CATALOG_NAME, item.table.namespace, item.name
 
 
-def _check_rows(view: ReadView, context: SystemContext) -> Rows:
-    for item in _constraints(view, context):
+def _check_rows(view: ReadView, context: SystemContext, sought: Sought) -> Rows:
+    for item in _constraints(view, context, sought):
         if item.kind == CHECK:
             yield CATALOG_NAME, item.table.namespace, item.name, item.clause
 
 
-def _nothing(view: ReadView, context: SystemContext) -> Rows:
+def _nothing(view: ReadView, context: SystemContext, sought: Sought) -> Rows:
     return ()
 
 
+_OF_TABLES = ("table_schema", "table_name")
+_OF_SCHEMAS = ("constraint_schema",)
+
 CONSTRAINT_TABLES = tuple(
-    SystemTable(INFORMATION_SCHEMA, name, columns, rows, admin_only=False)
-    for name, columns, rows in (
-        ("table_constraints", _TABLE_CONSTRAINTS_COLUMNS, _table_constraint_rows),
-        ("key_column_usage", _KEY_COLUMN_USAGE_COLUMNS, _key_column_rows),
-        ("constraint_column_usage", _COLUMN_USAGE_COLUMNS, _column_usage_rows),
-        ("constraint_table_usage", _TABLE_USAGE_COLUMNS, _table_usage_rows),
-        ("check_constraints", _CHECK_COLUMNS, _check_rows),
-        ("referential_constraints", _REFERENTIAL_COLUMNS, _nothing),
+    SystemTable(INFORMATION_SCHEMA, name, columns, admin_only=False, fill=by_rows(columns, rows), seek=seek)
+    for name, columns, rows, seek in (
+        ("table_constraints", _TABLE_CONSTRAINTS_COLUMNS, _table_constraint_rows, _OF_TABLES),
+        ("key_column_usage", _KEY_COLUMN_USAGE_COLUMNS, _key_column_rows, _OF_TABLES),
+        ("constraint_column_usage", _COLUMN_USAGE_COLUMNS, _column_usage_rows, _OF_TABLES),
+        ("constraint_table_usage", _TABLE_USAGE_COLUMNS, _table_usage_rows, _OF_TABLES),
+        ("check_constraints", _CHECK_COLUMNS, _check_rows, _OF_SCHEMAS),
+        ("referential_constraints", _REFERENTIAL_COLUMNS, _nothing, _OF_SCHEMAS),
     )
 )

@@ -12,8 +12,8 @@ from sql.rights import may_read, readable_tables
 from sql.system_tables import SYSTEM, Sought, SystemColumn, SystemContext, SystemTable, own_tables
 from sql.views.reading import readable_views
 from storage.catalog import ColumnDef, TableDef
-from storage.types import INT, TEXT, ColumnType
-from storage.view_definitions import ViewDef
+from storage.types import INT, TEXT
+from storage.view_definitions import ViewColumn, ViewDef
 from storage.views import ReadView
 
 BASE_TABLE = "BASE TABLE"
@@ -22,26 +22,31 @@ YES = "YES"
 NO = "NO"
 
 
-class ListedColumn(NamedTuple):
-    """A column as information_schema shows it."""
-
-    name: str
-    type: ColumnType
-    nullable: bool
-    default: str | None = None
-    comment: str | None = None
-
-
 class Listed(NamedTuple):
     """A table or view that the caller may read; `table` is None for what is no stored table."""
 
     namespace: str
     name: str
     kind: str
-    columns: Sequence[ListedColumn]
+    columns: Sequence[ColumnDef | ViewColumn | SystemColumn]
     writable: bool
     table: TableDef | None = None
     definition: str | None = None
+
+    def nullable(self) -> list[bool]:
+        """Whether each column may be NULL; columns of a key may not, declared or enforced."""
+        if self.table is None:
+            return [getattr(column, "nullable", True) for column in self.columns]
+        key = self.table.shown_key
+        return [column.nullable and column.column_id not in key for column in self.table.columns]
+
+    def defaults(self) -> list[str | None]:
+        """The DEFAULT of each column."""
+        return [c.default for c in self.table.columns] if self.table is not None else [None] * len(self.columns)
+
+    def comments(self) -> list[str | None]:
+        """The comment of each column."""
+        return [c.comment for c in self.table.columns] if self.table is not None else [None] * len(self.columns)
 
 
 def yes_or_no(flag: bool) -> str:
@@ -94,23 +99,15 @@ def _system_tables(role: Role) -> Iterator[SystemTable]:
 
 
 def _stored(table: TableDef, role: Role) -> Listed:
-    columns = [_column(column, table) for column in table.columns]
-    return Listed(table.namespace, table.name, BASE_TABLE, columns, may_write(role, table), table)
-
-
-def _column(column: ColumnDef, table: TableDef) -> ListedColumn:
-    nullable = column.nullable and column.column_id not in table.shown_key
-    return ListedColumn(column.name, column.type, nullable, column.default, column.comment)
+    return Listed(table.namespace, table.name, BASE_TABLE, table.columns, may_write(role, table), table)
 
 
 def _defined(view: ViewDef) -> Listed:
-    columns = [ListedColumn(column.name, column.type, nullable=True) for column in view.columns]
-    return Listed(view.namespace, view.name, VIEW, columns, writable=False, definition=view.sql)
+    return Listed(view.namespace, view.name, VIEW, view.columns, writable=False, definition=view.sql)
 
 
 def _computed(table: SystemTable) -> Listed:
-    columns = [ListedColumn(column.name, column.type, column.nullable) for column in table.columns]
-    return Listed(table.namespace, table.name, VIEW, columns, writable=False)
+    return Listed(table.namespace, table.name, VIEW, table.columns, writable=False)
 
 
 # columns of information_schema's own tables --------------------------------------------------------------------------

@@ -5,8 +5,8 @@ Columns are those of PostgreSQL in its order, so that what was written for it fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from itertools import chain
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -16,7 +16,6 @@ from sql.information_listing import (
     BASE_TABLE,
     NO,
     Listed,
-    ListedColumn,
     listed,
     namespaces_of,
     repeated,
@@ -25,8 +24,8 @@ from sql.information_listing import (
     yes_or_no,
 )
 from sql.session_functions import CATALOG_NAME
-from sql.system_tables import EVERYTHING, INFORMATION_SCHEMA, Rows, Sought, SystemContext, SystemTable
-from storage.types import ColumnType, Kind
+from sql.system_tables import INFORMATION_SCHEMA, Rows, Sought, SystemContext, SystemTable, by_rows
+from storage.types import ColumnType, Kind, arrow_type
 from storage.views import ReadView
 
 _SCHEMATA_COLUMNS = texts(
@@ -129,9 +128,9 @@ def _tables(view: ReadView, context: SystemContext, sought: Sought, wanted: froz
     return columns
 
 
-def _view_rows(view: ReadView, context: SystemContext) -> Rows:
+def _view_rows(view: ReadView, context: SystemContext, sought: Sought) -> Rows:
     """Views; those of the server itself have no definition in SQL."""
-    for item in listed(view, context, EVERYTHING):
+    for item in listed(view, context, sought):
         if item.kind != BASE_TABLE:
             yield CATALOG_NAME, item.namespace, item.name, item.definition, "NONE", NO, NO, NO, NO, NO
 
@@ -143,73 +142,79 @@ def _view_usage_rows(view: ReadView, context: SystemContext) -> Rows:
             yield CATALOG_NAME, found.namespace, found.name, CATALOG_NAME, namespace, name
 
 
-_Read = Callable[[list[Listed], list[ListedColumn], list[_Spelled]], pa.Array]
+class _Flat:
+    """The columns of some tables, one behind the other; their types are spelled when somebody asks."""
+
+    def __init__(self, items: list[Listed]) -> None:
+        self.items = items
+        self.columns = [column for item in items for column in item.columns]
+
+    @cached_property
+    def types(self) -> list[_Spelled]:
+        """The spelled type of each column."""
+        known: dict[ColumnType, _Spelled] = {}
+        return [known.get(c.type) or known.setdefault(c.type, _spelled(c.type)) for c in self.columns]
+
+    @cached_property
+    def places(self) -> list[int]:
+        """The place of each column in its table, from 1."""
+        return [place for item in self.items for place in range(1, len(item.columns) + 1)]
+
+    def of_items(self, values: Iterable[str]) -> pa.Array:
+        """A column of values that belong to tables."""
+        pairs = zip(values, self.items, strict=True)
+        return pa.array([v for value, item in pairs for v in [value] * len(item.columns)], pa.string())
 
 
-def _per_column(read: Callable[[ListedColumn], str | None]) -> _Read:
-    return lambda items, columns, types: pa.array([read(column) for column in columns], pa.string())
-
-
-def _per_item(read: Callable[[Listed], str]) -> _Read:
-    def fill(items: list[Listed], columns: list[ListedColumn], types: list[_Spelled]) -> pa.Array:
-        return pa.array([v for item in items for v in [read(item)] * len(item.columns)], pa.string())
-
-    return fill
-
-
-def _number(read: Callable[[_Spelled], int | None]) -> _Read:
-    return lambda items, columns, types: pa.array([read(kind) for kind in types], pa.int32())
+_Read = Callable[[_Flat], pa.Array]
 
 
 def _constant(value: str) -> _Read:
-    return lambda items, columns, types: repeated(value, len(columns))
+    return lambda flat: repeated(value, len(flat.columns))
 
 
-def _places(items: list[Listed]) -> chain[int]:
-    return chain.from_iterable(range(1, len(item.columns) + 1) for item in items)
+def _number(read: Callable[[_Spelled], int | None]) -> _Read:
+    return lambda flat: pa.array([read(kind) for kind in flat.types], pa.int32())
+
+
+def _joined(read: Callable[[Listed], Iterable[str | None]]) -> _Read:
+    return lambda flat: pa.array([value for item in flat.items for value in read(item)], pa.string())
 
 
 _READERS: dict[str, _Read] = {
     "table_catalog": _constant(CATALOG_NAME),
-    "table_schema": _per_item(lambda item: item.namespace),
-    "table_name": _per_item(lambda item: item.name),
-    "column_name": _per_column(lambda column: column.name),
-    "ordinal_position": lambda items, columns, types: pa.array(list(_places(items)), pa.int32()),
-    "column_default": _per_column(lambda column: column.default),
-    "is_nullable": _per_column(lambda column: yes_or_no(column.nullable)),
-    "data_type": lambda items, columns, types: pa.array([kind.name for kind in types], pa.string()),
+    "table_schema": lambda flat: flat.of_items(item.namespace for item in flat.items),
+    "table_name": lambda flat: flat.of_items(item.name for item in flat.items),
+    "column_name": lambda flat: pa.array([column.name for column in flat.columns], pa.string()),
+    "ordinal_position": lambda flat: pa.array(flat.places, pa.int32()),
+    "column_default": _joined(lambda item: item.defaults()),
+    "is_nullable": _joined(lambda item: map(yes_or_no, item.nullable())),
+    "data_type": lambda flat: pa.array([kind.name for kind in flat.types], pa.string()),
     "numeric_precision": _number(lambda kind: kind.precision),
     "numeric_precision_radix": _number(lambda kind: kind.radix),
     "numeric_scale": _number(lambda kind: kind.scale),
     "datetime_precision": _number(lambda kind: kind.datetime_precision),
     "udt_catalog": _constant(CATALOG_NAME),
     "udt_schema": _constant("pg_catalog"),
-    "udt_name": lambda items, columns, types: pa.array([kind.udt_name for kind in types], pa.string()),
-    "dtd_identifier": lambda items, columns, types: pa.array(list(map(str, _places(items))), pa.string()),
+    "udt_name": lambda flat: pa.array([kind.udt_name for kind in flat.types], pa.string()),
+    "dtd_identifier": lambda flat: pa.array(list(map(str, flat.places)), pa.string()),
     "is_self_referencing": _constant(NO),
     "is_identity": _constant(NO),
     "identity_cycle": _constant(NO),
     "is_generated": _constant("NEVER"),
-    "is_updatable": _per_item(lambda item: yes_or_no(item.writable)),
-    "column_comment": _per_column(lambda column: column.comment),
+    "is_updatable": lambda flat: flat.of_items(yes_or_no(item.writable) for item in flat.items),
+    "column_comment": _joined(lambda item: item.comments()),
 }
 """How a column of information_schema.columns is filled; those that are not named are NULL."""
-_EMPTY_TYPES = {column.name: column.type for column in _COLUMNS_COLUMNS}
+_ARROW_TYPES = {column.name: arrow_type(column.type) for column in _COLUMNS_COLUMNS}
 
 
 def _columns(view: ReadView, context: SystemContext, sought: Sought, wanted: frozenset[str]) -> Mapping[str, pa.Array]:
-    items = list(listed(view, context, sought))
-    columns = [column for item in items for column in item.columns]
-    known: dict[ColumnType, _Spelled] = {}
-    types = [known.get(c.type) or known.setdefault(c.type, _spelled(c.type)) for c in columns]
-    filled: dict[str, pa.Array] = {}
-    for name in wanted:
-        reader = _READERS.get(name)
-        if reader is not None:
-            filled[name] = reader(items, columns, types)
-        else:
-            filled[name] = pa.nulls(len(columns), pa.string() if str(_EMPTY_TYPES[name]) == "TEXT" else pa.int32())
-    return filled
+    flat = _Flat(list(listed(view, context, sought)))
+    return {
+        name: _READERS[name](flat) if name in _READERS else pa.nulls(len(flat.columns), _ARROW_TYPES[name])
+        for name in wanted
+    }
 
 
 _KEY = ("table_schema", "table_name")
@@ -217,7 +222,14 @@ _KEY = ("table_schema", "table_name")
 RELATION_TABLES = (
     SystemTable(INFORMATION_SCHEMA, "schemata", _SCHEMATA_COLUMNS, _schemata_rows, admin_only=False),
     SystemTable(INFORMATION_SCHEMA, "tables", _TABLES_COLUMNS, admin_only=False, fill=_tables, seek=_KEY),
-    SystemTable(INFORMATION_SCHEMA, "views", _VIEWS_COLUMNS, _view_rows, admin_only=False),
+    SystemTable(
+        INFORMATION_SCHEMA,
+        "views",
+        _VIEWS_COLUMNS,
+        admin_only=False,
+        fill=by_rows(_VIEWS_COLUMNS, _view_rows),
+        seek=_KEY,
+    ),
     SystemTable(INFORMATION_SCHEMA, "view_table_usage", _VIEW_USAGE_COLUMNS, _view_usage_rows, admin_only=False),
     SystemTable(INFORMATION_SCHEMA, "columns", _COLUMNS_COLUMNS, admin_only=False, fill=_columns, seek=_KEY),
 )

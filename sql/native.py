@@ -10,6 +10,7 @@ import pyarrow as pa
 from sql.errors import InvalidParameter, ResultTooLarge
 from sql.expressions import NotCovered
 from sql.identity import Identity
+from sql.index_order import read_in_order
 from sql.plan import NativePlan, QueryPlan
 from sql.rights import partition_of
 from sql.scanning import in_key_order, owned, read_rows, select, value_of
@@ -33,12 +34,14 @@ def run_native(
     limit, offset = _bounds(native, values)
     if native.condition is None and limit is None and max_rows is not None:
         refuse_beyond(max_rows, view.count(scan.table, partition) - offset)
+    if native.order is not None:
+        return _in_index_order(native, scan.table, partition, view, values, limit, offset)
     first = _first_rows(native, scan.table, partition, view, limit, offset)
     if first is not None:
         return select(first, native.projection)
     reads = _columns(native, scan.table)
-    rows = read_rows(scan.table, partition, view, reads, scan.key, values, scan.ranges)
-    copied = scan.key is not None and rows.num_rows < FIRST_ROWS
+    rows = read_rows(scan.table, partition, view, reads, scan.key, values, scan.ranges, scan.indexes)
+    copied = False
     if native.condition is not None:
         rows = rows.filter(_condition(native, rows, values))
         copied = True
@@ -48,6 +51,25 @@ def run_native(
     refuse_beyond(max_rows, rows.num_rows)
     result = select(rows, native.projection)
     return result if copied else owned(result)
+
+
+def _in_index_order(
+    native: NativePlan,
+    table: TableDef,
+    partition: str,
+    view: ReadView,
+    values: Mapping[int, object],
+    limit: int | None,
+    offset: int,
+) -> pa.Table:
+    """The first rows in the order of an index. Raises NotCovered when the index is not the way."""
+    assert native.order is not None
+    if limit is None:
+        raise NotCovered("there is no limit")
+    keep = None if native.condition is None else lambda rows: rows.filter(_condition(native, rows, values))
+    names = _columns(native, table)
+    rows = read_in_order(native.order, table, partition, view, names, values, limit + offset, keep)
+    return select(rows.slice(offset), native.projection)
 
 
 def _count(rows: int) -> pa.Table:

@@ -13,6 +13,7 @@ from sqlglot import exp
 
 from sql.expressions import compile_expression
 from sql.generate import ParameterTypes
+from sql.index_order import index_order
 from sql.outputs import column_flags, sources
 from sql.plain import parameter_index, plain_value
 from sql.plan import Constant, NativePlan, Operand, ParameterRef
@@ -55,15 +56,21 @@ def plan_native(
             return None
     direction = _key_order(tree, use)
     limit, offset = _count(tree, "limit", exp.Limit), _count(tree, "offset", exp.Offset)
-    if direction is None or isinstance(limit, bool) or isinstance(offset, bool) or (counts and (limit or offset)):
+    if isinstance(limit, bool) or isinstance(offset, bool) or (counts and (limit or offset)):
         return None
+    order = None
+    if direction is None:
+        order = index_order(tree, use, parameters) if limit is not None and not counts else None
+        if order is None:
+            return None
     plan = NativePlan(
         projection=tuple(name for _, name in outputs),
         condition=condition,
-        descending=direction < 0,
+        descending=direction is not None and direction < 0,
         limit=limit,
         offset=offset,
         counts=counts,
+        order=order,
     )
     if counts:
         name = tree.expressions[0].alias_or_name

@@ -6,10 +6,17 @@ from collections.abc import Callable
 from typing import Final
 
 from sql import parser_live as live
+from sql import parser_vectors as vectors
 from sql.backup.statements import parse_backup, parse_restore
 from sql.cluster_statements import parse_cluster
 from sql.command import Command
 from sql.exports.statements import parse_export, parse_show_export
+from sql.indexes.statements import (
+    parse_create_index,
+    parse_create_unique_index,
+    parse_drop_index,
+    parse_show_indexes,
+)
 from sql.jobs.statements import parse_kill_job
 from sql.parser_cursor import Cursor
 from sql.settings_statements import parse_show_settings
@@ -31,11 +38,17 @@ ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
     ("restore", "database"): parse_restore,
     ("export", "user", "data"): parse_export,
     ("show", "export"): parse_show_export,
+    ("create", "index"): parse_create_index,
+    ("create", "unique", "index"): parse_create_unique_index,
+    ("drop", "index"): parse_drop_index,
     ("kill", "job"): parse_kill_job,
     ("kill", "live"): live.parse_kill,
+    ("create", "vector", "index"): vectors.parse_create_vector_index,
+    ("drop", "vector", "index"): vectors.parse_drop_vector_index,
     ("cluster",): parse_cluster,
     ("show", "all"): parse_show_settings,
     ("show", "settings"): parse_show_settings,
+    ("show", "indexes"): parse_show_indexes,
 }
 """Parsers by first words, in small letters. Each is called behind them."""
 

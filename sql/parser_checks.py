@@ -103,7 +103,8 @@ def check_tree(tree: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
 
 
 _CHECKED = frozenset({
-    exp.Placeholder, exp.Parameter, exp.Select, exp.Cast, exp.TryCast, exp.JSONBContainsTopKey, exp.JSONBExtract,
+    exp.Placeholder, exp.Parameter, exp.Select, exp.Fetch, exp.Cast, exp.TryCast, exp.JSONBContainsTopKey,
+    exp.JSONBExtract,
 })  # fmt: skip
 
 
@@ -112,6 +113,11 @@ def _check(node: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
     if isinstance(node, (exp.Placeholder, exp.Parameter)):
         if isinstance(node, exp.Parameter) or not node.name.isdigit():
             raise source.error("Parameters are numbered: write $1, $2, ….", offset_of(node, tokens))
+    elif isinstance(node, exp.Fetch):
+        options = node.args.get("limit_options")
+        if isinstance(options, exp.LimitOptions) and (options.args.get("with_ties") or options.args.get("percent")):
+            message = "FETCH FIRST with PERCENT or WITH TIES is not supported."  # sqlglot would leave them out
+            raise source.error(message, offset_of(node, tokens), Unsupported)
     elif isinstance(node, exp.Select):
         if not node.expressions:
             raise source.error("SELECT needs at least one column.", offset_of(node, tokens))

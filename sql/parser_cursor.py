@@ -82,6 +82,10 @@ class Cursor:
         """Takes `[namespace.]topic`."""
         return self._qualified("topic", "a topic's name")
 
+    def index_name(self) -> TableName:
+        """Takes `[namespace.]index`."""
+        return self._qualified("index", "an index's name")
+
     def _qualified(self, kind: str, what: str) -> TableName:
         token = self.peek()
         first = self.name(what)

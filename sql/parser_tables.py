@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
+from sql.command import Command
 from sql.diagnostics import shown
 from sql.errors import Unsupported
 from sql.parser_cursor import Cursor
 from sql.parser_types import SERIALS, parse_type
+from sql.parser_vectors import parse_alter_vector_index
 from sql.statements import (
     AddColumn,
     AlterOperation,
@@ -283,11 +285,13 @@ def parse_drop_table(cursor: Cursor) -> DropTable:
     return DropTable(table, if_exists)
 
 
-def parse_alter_table(cursor: Cursor) -> AlterTable:
+def parse_alter_table(cursor: Cursor) -> AlterTable | Command:
     """ALTER TABLE, after the word TABLE."""
     if cursor.at("if", "exists"):
         cursor.fail("ALTER TABLE IF EXISTS is not supported.", kind=Unsupported)
     table = cursor.table_name()
+    if (of_index := parse_alter_vector_index(cursor, table)) is not None:
+        return of_index
     operation = _alteration(cursor, table)
     if cursor.at(","):
         cursor.fail("ALTER TABLE takes one operation; write a statement for each.")
@@ -297,8 +301,6 @@ def parse_alter_table(cursor: Cursor) -> AlterTable:
 def _alteration(cursor: Cursor, table: TableName) -> AlterOperation:
     if cursor.accept("add"):
         return _add_column(cursor)
-    if cursor.at("create") or (cursor.at("drop") and "index" in (cursor.word(1), cursor.word(2))):
-        cursor.fail("Indexes are not supported yet.", kind=Unsupported)
     if cursor.accept("drop"):
         if cursor.word() in ("constraint", "primary key", "unique", "check"):
             cursor.fail("Dropping a constraint is not supported.", kind=Unsupported)

@@ -16,6 +16,7 @@ from sql.results import ResultColumn
 from sql.system_tables import SystemTable
 from storage.catalog import TableDef
 from storage.types import ColumnType
+from storage.vector_definitions import VectorMetric
 
 SEQ = "_seq"
 DELETED = "_deleted"
@@ -113,11 +114,72 @@ class ColumnRange:
 
 
 @dataclass(frozen=True, slots=True)
+class ListRef:
+    """The values of `$index`, which is a list."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexAccess:
+    """What WHERE says about the columns of an index: each of the first ones is one of some values, then a range.
+
+    Like a KeyAccess it narrows the scan only. `marked` keys have marks and NULLs (CREATE INDEX), others are those of a
+    UNIQUE constraint.
+    """
+
+    index_id: int
+    name: str
+    columns: tuple[str, ...]
+    equal: tuple[tuple[Operand | ListRef, ...], ...]
+    low: Bound | None = None
+    high: Bound | None = None
+    marked: bool = True
+    unique: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IndexOrder:
+    """An order of rows that an index has: by `columns`, behind those that `access` pins."""
+
+    access: IndexAccess
+    columns: tuple[str, ...]
+    descending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """ORDER BY the distance of a column to one embedding, and LIMIT: the rows that are needed are the nearest.
+
+    `vector` is a list of as many numbers as the column has. With `filtered`, WHERE may leave out some of them.
+    """
+
+    column: str
+    metric: VectorMetric
+    vector: Operand
+    limit: Operand
+    offset: Operand | None
+    filtered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSearch:
+    """`vector_search('ns.t', 'col', vector, top_k)` in FROM; the operands are JSON values of the request."""
+
+    table: TableDef
+    column: str
+    metric: VectorMetric
+    vector: Operand
+    top_k: Operand
+
+
+@dataclass(frozen=True, slots=True)
 class Scan:
     """One reading of one table. `columns` are needed, in the table's order, hidden ones last.
 
     `name` is the private name under which DuckDB sees it; `alias` is what the query calls it.
-    `ordered` asks for the rows by primary key, then `_seq`.
+    `ordered` asks for the rows by primary key, then `_seq`. `nearest` tells that the nearest rows may do; `search`
+    that the rows are found by a vector search.
     """
 
     name: str
@@ -128,6 +190,10 @@ class Scan:
     key: KeyAccess | None = None
     ordered: bool = False
     ranges: tuple[ColumnRange, ...] = ()
+    indexes: tuple[IndexAccess, ...] = ()
+    """Secondary indexes that lead to its rows, the most promising first."""
+    nearest: Nearest | None = None
+    search: VectorSearch | None = None
 
     @property
     def own_partition(self) -> bool:
@@ -151,6 +217,8 @@ class NativePlan:
     offset: Operand | None = None
     counts: bool = False
     """`SELECT COUNT(*) FROM t`: the result is the number of rows."""
+    order: IndexOrder | None = None
+    """Another order than the key's, with a limit."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -26,6 +27,9 @@ from sql.parameters import plan_values
 from sql.plan import QueryPlan
 from sql.scanning import read_scan, select
 from sql.system_tables import SystemContext
+from sql.vectors.indexes import VectorIndexes
+from sql.vectors.nearest import nearest_scan, run_nearest
+from sql.vectors.search_function import search_rows
 from sql.workers import Control
 from storage.types import ColumnType
 from storage.views import ReadView
@@ -41,6 +45,7 @@ class QueryRuntime:
     pool: DuckPool
     functions: FunctionContext
     system_context: Callable[[Identity], SystemContext] = field(default=SystemContext)
+    vectors: VectorIndexes = field(default_factory=VectorIndexes)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,9 @@ def run_query(
         except NotCovered:
             plan = plan.for_duckdb()
             values = _values(plan, run, runtime)
+    near = _near(plan, run, runtime, values)
+    if near is not None:
+        return near
     batches: list[pa.RecordBatch] = []
     count = size = 0
     with contextlib.closing(_duck_batches(plan, run, runtime, values, BATCH_ROWS)) as produced:
@@ -119,7 +127,27 @@ def stream_query(plan: QueryPlan, run: Execution, runtime: QueryRuntime) -> Iter
     if plan.native is not None:
         yield from run_query(plan, run, runtime).to_batches(max_chunksize=STREAM_ROWS)
         return
-    yield from _duck_batches(plan, run, runtime, _values(plan, run, runtime), STREAM_ROWS)
+    values = _values(plan, run, runtime)
+    near = _near(plan, run, runtime, values)
+    if near is not None:
+        yield from near.to_batches(max_chunksize=STREAM_ROWS)
+        return
+    yield from _duck_batches(plan, run, runtime, values, STREAM_ROWS)
+
+
+def _near(plan: QueryPlan, run: Execution, runtime: QueryRuntime, values: dict[int, object]) -> pa.Table | None:
+    """The answer from the nearest rows alone, where they suffice."""
+    scan = nearest_scan(plan)
+    if scan is None:
+        return None
+
+    def evaluate(rows: pa.Table) -> pa.Table:
+        run.control.check()
+        batches = list(_duck_batches(plan, run, runtime, values, BATCH_ROWS, {scan.name: rows}))
+        return pa.Table.from_batches(batches, schema=result_schema(plan.columns))
+
+    with _pinned(run.view):
+        return run_nearest(scan, run.view, run.identity, values, runtime.vectors, evaluate)
 
 
 def _values(plan: QueryPlan, run: Execution, runtime: QueryRuntime) -> dict[int, object]:
@@ -128,9 +156,14 @@ def _values(plan: QueryPlan, run: Execution, runtime: QueryRuntime) -> dict[int,
 
 
 def _duck_batches(
-    plan: QueryPlan, run: Execution, runtime: QueryRuntime, values: dict[int, object], batch_rows: int
+    plan: QueryPlan,
+    run: Execution,
+    runtime: QueryRuntime,
+    values: dict[int, object],
+    batch_rows: int,
+    given: Mapping[str, pa.Table] = MappingProxyType({}),
 ) -> Generator[pa.RecordBatch, None, None]:
-    """The batches that DuckDB makes, converted."""
+    """The batches that DuckDB makes, converted. `given` are the rows of scans that were read already, by name."""
     schema = result_schema(plan.columns)
     arguments = [duck_value(p.type, values[p.index], p.is_list) for p in plan.parameters]
     names = {scan.name: scan.alias for scan in plan.scans}
@@ -143,7 +176,13 @@ def _duck_batches(
         _stop_with_lease(run.view, run.control)
         system = runtime.system_context(run.identity)
         for scan in plan.scans:
-            rows = read_scan(scan, run.view, run.identity, values, system)
+            if scan.search is not None:
+                found = search_rows(scan.search, run.view, run.identity, run.params, runtime.vectors)
+                rows = found.select(list(scan.columns))
+            elif scan.name in given:
+                rows = given[scan.name]
+            else:
+                rows = read_scan(scan, run.view, run.identity, values, system)
             session.register(scan.name, _shown(rows, scan_types(scan)))
         reader = session.stream(plan.sql, arguments, batch_rows)
         try:

@@ -11,9 +11,10 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
+from sql.errors import Unsupported
 from sql.output_names import WRITTEN
 from sql.plan import Source
-from sql.scope import TableUse, invalid, shows_several
+from sql.scope import TableUse, invalid, position, shows_several
 
 PRIVATE_PREFIX = "__hr_"
 """Functions of ours inside DuckDB; a query that names one is refused."""
@@ -108,8 +109,9 @@ def _replacement(node: exp.Func, name: str, hidden: HiddenParameters) -> exp.Exp
         return exp.cast(hidden.placeholder(Source.ROLE), "VARCHAR")
     if name == "age" and len(arguments) == 1:
         return exp.Anonymous(this="age", expressions=[exp.cast(_timestamp(hidden), "DATE"), arguments[0]])
-    if name == "cosine_distance":
-        return _cosine_distance(node)
+    if name == "to_char" and isinstance(node, exp.ToChar) and node.args.get("format"):
+        line, column = position(node)  # sqlglot would leave the format out
+        raise Unsupported("to_char() with a format is not supported; use strftime().", line=line, column=column)
     return None
 
 
@@ -120,30 +122,6 @@ def _timestamp(hidden: HiddenParameters) -> exp.Expr:
 def _takes_nothing(node: exp.Func, name: str, arguments: list[exp.Expr]) -> None:
     if arguments:
         raise invalid(f"{name.upper()}() takes no argument.", node)
-
-
-def _cosine_distance(node: exp.Func) -> exp.Expr:
-    """1 - cosine similarity as Float, 1.0 where a norm is 0, an error where the lengths differ.
-
-    NULLs are told apart first: DuckDB's function trips over the elements of a NULL array.
-    """
-    arguments = node.expressions or [a for a in (node.this, node.args.get("expression")) if a is not None]
-    if len(arguments) != 2:
-        raise invalid("COSINE_DISTANCE(a, b) takes two embeddings.", node)
-    left, right = (exp.cast(argument.copy(), "FLOAT[]") for argument in arguments)
-    distance = exp.Anonymous(this="list_cosine_distance", expressions=[left, right])
-    return exp.cast(
-        exp.Case(
-            ifs=[
-                exp.If(
-                    this=exp.or_(*(exp.Is(this=a.copy(), expression=exp.Null()) for a in arguments)), true=exp.Null()
-                ),
-                exp.If(this=exp.Anonymous(this="isnan", expressions=[distance]), true=exp.Literal.number("1.0")),
-            ],
-            default=distance.copy(),
-        ),
-        "FLOAT",
-    )
 
 
 def name_outputs(tree: exp.Expr, text_of: Callable[[exp.Expr], str]) -> None:

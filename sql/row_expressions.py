@@ -356,6 +356,20 @@ class _RowsView:
         """Of the base."""
         return self._base.find_range(table, partition, low, high, limit=limit, reverse=reverse)
 
+    def index_entries(
+        self,
+        table: TableDef,
+        partition: str,
+        index_id: int,
+        low: bytes | None,
+        high: bytes | None,
+        *,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, int]]:
+        """Of the base."""
+        return self._base.index_entries(table, partition, index_id, low, high, limit=limit, reverse=reverse)
+
     def partitions(self, table: TableDef) -> list[str]:
         """Of the base; the extra table has one."""
         return [""] if table.table_id == ROWS_TABLE_ID else self._base.partitions(table)
@@ -364,13 +378,13 @@ class _RowsView:
         """Of the base, or the number of extra rows."""
         return self._rows.num_rows if table.table_id == ROWS_TABLE_ID else self._base.count(table, partition)
 
+    def segments(self, table_id: int | None = None, user: str | None = None) -> Sequence[Segment]:
+        """Of the base."""
+        return self._base.segments(table_id, user)
+
     def stored_bytes(self, table: TableDef, partition: str) -> int:
         """Of the base, or of the extra rows."""
         return self._rows.nbytes if table.table_id == ROWS_TABLE_ID else self._base.stored_bytes(table, partition)
-
-    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
-        """Of the base."""
-        return self._base.segments(table_id)
 
     def topic_groups(self) -> Sequence[GroupPosition]:
         """Of the base."""

@@ -9,16 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sql.identity import Identity
-from sql.plan import DELETED, HIDDEN_COLUMNS, Bound, ColumnRange, Constant, KeyAccess, Operand, Scan
+from sql.index_reads import FEW, MOST_FETCHED, best_seqs, observe
+from sql.plan import DELETED, HIDDEN_COLUMNS, Bound, ColumnRange, Constant, IndexAccess, KeyAccess, Operand, Scan
 from sql.pruning import bounds_of
 from sql.rights import partition_of
 from sql.system_tables import EVERYTHING, Sought, SystemContext
 from storage.catalog import TableDef
 from storage.keys import encode_key, encode_prefix, prefix_end
 from storage.views import ReadView
-
-MOST_FETCHED = 2_000
-"""A key range of more rows is read by scanning the partition: that is faster than row by row."""
 
 
 def value_of(operand: Operand, values: Mapping[int, object]) -> object:
@@ -36,7 +34,8 @@ def read_scan(
     wanted = [name for name in scan.columns if name not in HIDDEN_COLUMNS]
     keys = [column.name for column in scan.table.key_columns] if scan.ordered else []
     stored = wanted + [name for name in keys if name not in wanted]
-    rows = read_rows(scan.table, partition_of(scan.table, identity), view, stored, scan.key, values, scan.ranges)
+    partition = partition_of(scan.table, identity)
+    rows = read_rows(scan.table, partition, view, stored, scan.key, values, scan.ranges, scan.indexes)
     if keys:
         rows = in_key_order(rows, keys)
     return select(rows, scan.columns)
@@ -66,9 +65,16 @@ def read_rows(
     access: KeyAccess | None,
     values: Mapping[int, object],
     ranges: Sequence[ColumnRange] = (),
+    indexes: Sequence[IndexAccess] = (),
 ) -> pa.Table:
-    """Rows of a partition with `_seq` first; those that `access` or `ranges` leave out may be missing."""
+    """Rows of a partition with `_seq` first; those that `access`, `ranges` or an index leaves out may be missing."""
     seqs = None if access is None else _matching(table, partition, view, access, values)
+    if indexes and (seqs is None or len(seqs) > FEW):
+        most = MOST_FETCHED if seqs is None else len(seqs) - 1
+        best = best_seqs(table, partition, view, indexes, values, most)
+        if best is not None:
+            seqs = best[1]
+            observe(table, best[0].name, len(seqs))
     if seqs is None:
         return view.scan(table, partition, columns, with_seq=True, bounds=bounds_of(ranges, table, values))
     return view.fetch(table, partition, seqs, columns, with_seq=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from sqlglot import exp
 
 from sql.errors import InvalidSql
-from sql.plan import HIDDEN_COLUMNS, Scan
+from sql.plan import HIDDEN_COLUMNS, Nearest, Scan, VectorSearch
 from sql.system_tables import SystemTable
 from storage.catalog import TableDef
 from storage.types import BIGINT, BOOLEAN, ColumnType
@@ -30,6 +30,8 @@ class TableUse:
     scan_name: str = ""
     needed: set[str] = field(default_factory=set)
     whole: bool = False
+    nearest: Nearest | None = None
+    search: VectorSearch | None = None
 
     @property
     def column_types(self) -> dict[str, ColumnType]:
@@ -54,7 +56,7 @@ class TableUse:
         if not names:
             names = [HIDDEN_COLUMNS[0]] if self.has_hidden else [next(iter(self.column_types))]
         table, system = (self.target, None) if isinstance(self.target, TableDef) else (None, self.target)
-        return Scan(self.scan_name, self.alias, table, system, tuple(names))
+        return Scan(self.scan_name, self.alias, table, system, tuple(names), nearest=self.nearest, search=self.search)
 
 
 def position(node: exp.Expr) -> tuple[int | None, int | None]:

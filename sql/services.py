@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from sql.audit import Trail
+from sql.audit_log import AuditLog
 from sql.binder import BindContext, bind_query
 from sql.cache import PlanCache
 from sql.dml import WritePlan, plan_write
@@ -38,9 +40,11 @@ from storage.views import ReadView
 if TYPE_CHECKING:
     from sql.exports.definitions import ExportSettings
     from sql.jobs.service import JobService
+    from sql.lake.publishing import LakePublisher
     from sql.live.live_plan import LivePlan
     from sql.storages.registry import StorageRegistry
     from sql.topics.hub import TopicHub
+    from sql.vectors.upkeep import VectorUpkeep
 
 _LEASE_SLACK = 5.0
 """Seconds that a snapshot's lease outlives the deadline of the statement that reads it."""
@@ -57,17 +61,38 @@ class StatementContext:
     kinds: tuple[JsonKind, ...] = field(default=())
     ws_url: str = ""
     """Where the client of the request would open a WebSocket."""
+    client_ip: str = ""
+    """The address of the client, as limits count it."""
+    caller: str = ""
+    """Who signed in, where `identity` is the target of EXECUTE AS USER."""
+    trail: Trail | None = None
+    """Hears of entries in the audit log while a command runs."""
+
+    @property
+    def actor(self) -> str:
+        """Who signed in."""
+        return self.caller or self.identity.user
+
+    @property
+    def subject(self) -> str | None:
+        """The target of EXECUTE AS USER, if it is somebody else."""
+        return None if self.actor == self.identity.user else self.identity.user
 
     def as_user(self, identity: Identity) -> StatementContext:
         """The same request in another user's name."""
-        return replace(self, identity=identity)
+        return replace(self, identity=identity, caller=self.actor)
 
 
 def context_of(
-    identity: Identity, namespace: str, params: Sequence[object], control: Control, ws_url: str = ""
+    identity: Identity,
+    namespace: str,
+    params: Sequence[object],
+    control: Control,
+    ws_url: str = "",
+    client_ip: str = "",
 ) -> StatementContext:
     """The context of a request."""
-    return StatementContext(identity, namespace, params, control, tuple(map(json_kind, params)), ws_url)
+    return StatementContext(identity, namespace, params, control, tuple(map(json_kind, params)), ws_url, client_ip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +149,16 @@ class Services:
         self.jobs: JobService
         """Set likewise."""
         self.storages: StorageRegistry
+        self.lake: LakePublisher
+        """Set likewise."""
+        self.audit: AuditLog
         """Set likewise."""
         self.files: FileStore | None = None
         """Where files are stored; None where there are none."""
         self.exports: ExportSettings | None = None
         """Where exports lie; None where there are none."""
+        self.vectors: VectorUpkeep
+        """What builds vector indexes and keeps them; set by `sql.database.Database`."""
         self.live_plans: PlanCache[LivePlan] = PlanCache(limits.plan_cache_entries)
         """Plans of live queries, by `sql.live.binding`."""
         self.transactions = RunningTransactions()

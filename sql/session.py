@@ -10,34 +10,28 @@ whole transaction stands in one request and nothing of it was answered yet, so i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from sql import ddl, users
+from sql import users
+from sql.audited import audited_account, audited_definition, run_command
 from sql.command import Command
+from sql.defining import DEFINITIONS, definition
 from sql.dml import WritePlan
-from sql.errors import ExecutionError, InvalidInput, PermissionDenied, SqlError, Unsupported
-from sql.identity import Identity, Role
+from sql.errors import ExecutionError, Unsupported
+from sql.impersonation import Impersonation, enter, impersonating, refuse_shared
 from sql.live_statements import subscribe_to
+from sql.numbering import numbered
 from sql.results import StatementResult
-from sql.rights import may_impersonate, may_read
-from sql.row_expressions import Evaluation
 from sql.running_transactions import RunningTransaction
-from sql.services import Services, StatementContext, running_write
+from sql.services import Services, StatementContext
 from sql.statements import (
-    AlterNamespace,
-    AlterTable,
     AlterUser,
     Begin,
     Commit,
-    CreateNamespace,
-    CreateTable,
     CreateUser,
     Delete,
     Describe,
-    DropNamespace,
-    DropTable,
     DropUser,
     ExecuteAs,
     Explain,
@@ -53,27 +47,19 @@ from sql.statements import (
 )
 from sql.storage_errors import storage_errors, translated
 from sql.topic_statements import (
-    TOPIC_DEFINITIONS,
     TOPIC_MESSAGES,
     AckTopic,
     ConsumeFrom,
     Publish,
     ResetGroup,
-    TopicDefinition,
 )
-from sql.topics import definitions as topic_definitions
-from sql.topics import sources as topic_sources
 from sql.topics import statements as topic_messages
-from sql.view_statements import CreateView, DropView
-from sql.views import definitions as view_definitions
-from sql.write_targets import named_table, refuse_streams
+from sql.write_targets import refuse_streams
 from storage.errors import DuplicateKey, SchemaChanged, StorageError, WriteConflict
 from storage.transaction import Transaction
 from storage.views import ReadView
 from storage.writer import WriteTransaction
 
-DEFINITIONS = (CreateTable, AlterTable, DropTable, CreateNamespace, AlterNamespace, DropNamespace)
-VIEWS = (CreateView, DropView)
 ACCOUNTS = (CreateUser, AlterUser, DropUser)
 WRITES = (Insert, Update, Delete)
 
@@ -88,6 +74,8 @@ class Session:
         self._engine = services.engine
         self._batch = batch
         self._context = context
+        self._impersonations: list[Impersonation] = []
+        """Those that the transaction under way has staged."""
 
     def run(self) -> list[StatementResult]:
         """Run every statement; raises SqlError with the number of the one that failed and how many took effect."""
@@ -120,9 +108,15 @@ class Session:
                 is_open = isinstance(parsed.statement, Begin)
         return is_open
 
-    def context_of(self, parsed: Parsed) -> StatementContext:
-        """The context that a statement runs in: the request's, or that of its EXECUTE AS USER."""
-        return self._enter(parsed)[1]
+    def context_of(self, parsed: Parsed, *, told: bool = False) -> StatementContext:
+        """The context that a statement runs in: the request's, or that of its EXECUTE AS USER.
+
+        Whoever runs the statement himself has it `told` to the audit log.
+        """
+        statement, context = self._enter(parsed)
+        if told and context.subject is not None:
+            Impersonation(statement, context, self._services).end(committed=False)
+        return context
 
     # --- before anything has run ---------------------------------------------------------------------------------
 
@@ -135,20 +129,8 @@ class Session:
                     self._impersonated(statement)
 
     def _impersonated(self, statement: ExecuteAs) -> StatementContext:
-        """The context of EXECUTE AS USER: the named user with the role `user`, whatever the stored role."""
-        caller = self._context.identity
-        with storage_errors(), self._engine.snapshot(purpose="execute as user") as snapshot:
-            allowed = may_impersonate(caller, statement.user, snapshot)
-        if not allowed:
-            raise PermissionDenied(
-                f"Permission denied: role {caller.role.value} may not execute as user '{statement.user}'"
-            )
-        inner = statement.inner
-        refused = (*ACCOUNTS, Begin, Commit, Rollback, UseNamespace, ExecuteAs, SubscribeTo)
-        forbidden = isinstance(inner, Command) and not inner.impersonable
-        if forbidden or isinstance(inner, (*refused, *TOPIC_DEFINITIONS, *TOPIC_MESSAGES)):
-            raise InvalidInput("EXECUTE AS USER takes one query, definition, INSERT, UPDATE, DELETE, SHOW or DESCRIBE")
-        return self._context.as_user(Identity(user=statement.user, role=Role.USER))
+        """The context of EXECUTE AS USER."""
+        return enter(statement, self._context, self._services)
 
     # --- one statement -------------------------------------------------------------------------------------------
 
@@ -156,66 +138,31 @@ class Session:
         """Run one statement as its own transaction."""
         statement, context = self._enter(parsed)
         context.control.check()
+        with impersonating(statement, context, self._services) as impersonation:
+            return self._autocommit(statement, parsed, context, impersonation)
+
+    def _autocommit(
+        self, statement: Statement, parsed: Parsed, context: StatementContext, impersonation: Impersonation | None
+    ) -> StatementResult:
         if isinstance(statement, DEFINITIONS):
-            definition = statement
-            result = self._commit(lambda writer: self._define(definition, writer, context))
-        elif isinstance(statement, VIEWS):
-            result = self._define_view(statement, context)
-        elif isinstance(statement, TOPIC_DEFINITIONS):
-            of_topic = statement
-            result = self._commit(lambda writer: self._define_topic(of_topic, writer, context))
+            work = definition(statement, context, self._services)
+            also = None if impersonation is None else impersonation.stage
+            result = self._commit(audited_definition(parsed, statement, context, work, also))
         elif isinstance(statement, Command):
-            result = statement.run(context, self._services)
+            result = run_command(statement, parsed, context, self._services)
         elif isinstance(statement, TOPIC_MESSAGES):
             result = topic_messages.run(statement, context, self._services)
         elif isinstance(statement, ACCOUNTS):
             with storage_errors(), self._engine.snapshot(purpose="accounts") as snapshot:
                 mutation = users.prepare(statement, snapshot, context.identity, self._services.passwords)
-            result = self._commit(mutation)
+            result = self._commit(audited_account(statement, context, mutation))
         elif isinstance(statement, WRITES):
-            result = self._write(statement, parsed, context)
+            result = self._write(statement, parsed, context, impersonation)
         else:
             with storage_errors(), self._services.snapshot(context) as snapshot:
                 result = self._read(statement, parsed, snapshot, context)
         result.as_user = context.identity.user
         return result
-
-    def _define(
-        self, statement: ddl.DefinitionStatement, writer: WriteTransaction, context: StatementContext
-    ) -> StatementResult:
-        services = self._services
-        evaluation = Evaluation(services.binding(writer, context), running_write(services, context))
-        result = ddl.run(statement, writer, context, evaluation)
-        if isinstance(statement, AlterTable):
-            altered = writer.catalog.table(statement.table.namespace or context.namespace, statement.table.name)
-            if altered is not None:
-                topic_sources.check_bound(altered, writer.catalog, services.binding(writer, context))
-                view_definitions.refresh_views(altered, writer, services.binding(writer, context))
-        return result
-
-    def _define_topic(
-        self, statement: TopicDefinition, writer: WriteTransaction, context: StatementContext
-    ) -> StatementResult:
-        services = self._services
-        binding = services.binding(writer, context)
-        return topic_definitions.run(statement, writer, context, binding, services.topics.settings)
-
-    def _define_view(self, statement: CreateView | DropView, context: StatementContext) -> StatementResult:
-        """A view's query is bound here; in the writer only again if a definition changed meanwhile."""
-        if isinstance(statement, DropView):
-            return self._commit(lambda writer: view_definitions.drop(statement, writer, context))
-        services = self._services
-        with storage_errors(), services.snapshot(context) as view:
-            prepared = view_definitions.prepare(statement, view, context, services.binding(view, context))
-
-        def work(writer: WriteTransaction) -> StatementResult:
-            present = prepared
-            if writer.catalog.version != prepared.version:
-                binding = services.binding(writer, context)
-                present = view_definitions.prepare(statement, writer, context, binding)
-            return view_definitions.create(present, writer)
-
-        return self._commit(work)
 
     def _enter(self, parsed: Parsed) -> tuple[Statement, StatementContext]:
         statement, context = parsed.statement, self._context
@@ -242,13 +189,22 @@ class Session:
         if isinstance(statement, Explain):
             inner = statement.inner
             if isinstance(inner, ExecuteAs):
-                return services.explain(inner.inner, statement.analyze, view, self._impersonated(inner))
+                entered = self._impersonated(inner)
+                if entered.subject is not None:
+                    Impersonation(inner.inner, entered, services).end(committed=False)
+                return services.explain(inner.inner, statement.analyze, view, entered)
             return services.explain(inner, statement.analyze, view, context)
         raise ExecutionError(f"Invalid operation: {type(statement).__name__} cannot run here")
 
     # --- writes --------------------------------------------------------------------------------------------------
 
-    def _write(self, statement: Insert | Update | Delete, parsed: Parsed, context: StatementContext) -> StatementResult:
+    def _write(
+        self,
+        statement: Insert | Update | Delete,
+        parsed: Parsed,
+        context: StatementContext,
+        impersonation: Impersonation | None,
+    ) -> StatementResult:
         """Run INSERT, UPDATE or DELETE as its own transaction."""
         table = None
         for _ in range(self._services.limits.conflict_retries):
@@ -262,6 +218,8 @@ class Session:
                 result = self._services.write(plan, transaction, context)
                 if not transaction.staged_rows:
                     return result
+                if impersonation is not None:
+                    transaction.also(impersonation.stage)
                 try:
                     self._engine.commit_sync(transaction.apply, weight=transaction.staged_rows)
                 except (WriteConflict, SchemaChanged, DuplicateKey):
@@ -272,6 +230,8 @@ class Session:
             again = self._plan(statement, parsed, writer, context)
             transaction = Transaction(writer)
             answer = self._services.write(again, transaction, context)
+            if impersonation is not None and transaction.staged_rows:
+                transaction.also(impersonation.stage)
             transaction.apply(writer)
             return answer
 
@@ -284,17 +244,8 @@ class Session:
         self, statement: Insert | Update | Delete, parsed: Parsed, view: ReadView, context: StatementContext
     ) -> WritePlan:
         if context is not self._context:
-            self._refuse_shared(statement, view)
+            refuse_shared(statement, view, self._context)
         return self._services.plan_write(statement, parsed, view, context)
-
-    def _refuse_shared(self, statement: Insert | Update | Delete, view: ReadView) -> None:
-        """EXECUTE AS USER writes no SHARED table. Who may not know of the table hears "permission denied" as ever."""
-        table = named_table(statement.ast, view.catalog, self._context.namespace)
-        if table is not None and not table.per_user and may_read(self._context.identity.role, table):
-            raise ExecutionError(
-                f"EXECUTE AS USER is not allowed on SHARED tables (table '{table.full_name}'). "
-                "AS USER impersonation is only supported for USER and STREAM tables."
-            )
 
     def _commit(self, work: Callable[[WriteTransaction], T]) -> T:
         with storage_errors():
@@ -304,11 +255,19 @@ class Session:
 
     def _transaction(self, start: int) -> list[StatementResult]:
         """Run BEGIN at `start` up to its COMMIT or ROLLBACK; the results of all of them."""
-        context = self._context
-        with self._services.transactions.running(context.identity.user, context.control.request_id) as entry:
-            return self._run_transaction(start, entry)
+        committed = False
+        try:
+            user, request_id = self._context.identity.user, self._context.control.request_id
+            with self._services.transactions.running(user, request_id) as entry:
+                results, committed = self._run_transaction(start, entry)
+        finally:
+            for impersonation in self._impersonations:
+                impersonation.end(committed=committed)
+            self._impersonations.clear()
+        return results
 
-    def _run_transaction(self, start: int, entry: RunningTransaction) -> list[StatementResult]:
+    def _run_transaction(self, start: int, entry: RunningTransaction) -> tuple[list[StatementResult], bool]:
+        """The results, and whether what was staged was committed."""
         limits = self._services.limits
         self._context.control.check()
         for _ in range(limits.conflict_retries):
@@ -316,19 +275,19 @@ class Session:
                 transaction = Transaction(snapshot)
                 results, keep = self._stage(start, transaction, entry)
                 if not keep or not transaction.staged_rows:
-                    return results
+                    return results, False
                 try:
                     self._engine.commit_sync(transaction.apply, weight=transaction.staged_rows)
                 except (WriteConflict, SchemaChanged, DuplicateKey):
                     continue
-                return results
+                return results, True
 
-        def inside(writer: WriteTransaction) -> list[StatementResult]:
+        def inside(writer: WriteTransaction) -> tuple[list[StatementResult], bool]:
             transaction = Transaction(writer)
             answers, apply = self._stage(start, transaction, entry)
             if apply:
                 transaction.apply(writer)
-            return answers
+            return answers, apply
 
         with numbered(start, applied=start):
             return self._commit(inside)
@@ -337,6 +296,7 @@ class Session:
         self, start: int, transaction: Transaction, entry: RunningTransaction
     ) -> tuple[list[StatementResult], bool]:
         """Run the statements of a transaction; their results, and whether it ends in COMMIT."""
+        self._impersonations.clear()
         number = self._services.functions.uuid_v7()
         entry.begin(str(number), transaction)
         user = self._context.identity.user
@@ -368,7 +328,7 @@ class Session:
         """Run one statement, the one at `position`, inside the transaction that began at `start`."""
         parsed = self._batch[position]
         statement, context = self._enter(parsed)
-        if isinstance(statement, (*DEFINITIONS, *VIEWS, *ACCOUNTS, *TOPIC_DEFINITIONS, Command)):
+        if isinstance(statement, (*DEFINITIONS, *ACCOUNTS, Command)):
             raise Unsupported(
                 "Definitions and accounts cannot be changed inside BEGIN … COMMIT, and nothing be administered; "
                 "run the statement outside of it."
@@ -380,12 +340,16 @@ class Session:
             )
         if isinstance(statement, (Query, *WRITES)):
             refuse_streams(statement.ast, transaction.catalog, context.namespace)
+        if context.subject is not None:
+            self._impersonations.append(Impersonation(statement, context, self._services))
         if isinstance(statement, WRITES):
             plan = self._plan(statement, parsed, transaction, context)
             try:
                 result = self._services.write(plan, transaction, context)
             except StorageError as error:
                 raise translated(error, plan.table) from error
+            if context.subject is not None:
+                transaction.also(self._impersonations[-1].stage)
         elif isinstance(statement, (AckTopic, Publish)):
             settings = self._services.topics.settings
             with storage_errors():
@@ -405,21 +369,3 @@ class Session:
 
 class OpenTransaction(ExecutionError):
     """The request ended inside BEGIN."""
-
-
-@contextmanager
-def numbered(position: int, *, applied: int) -> Iterator[None]:
-    """Say of an error which statement (position from 0) it came from and how many before it took effect.
-
-    Execution errors get the prefix `Statement N failed: `, as clients know it.
-    """
-    try:
-        yield
-    except SqlError as error:
-        if error.statement is None:
-            error.statement = position + 1
-            error.applied = applied
-            if type(error) is ExecutionError:
-                error.message = f"Statement {position + 1} failed: {error.message}"
-                error.args = (error.message,)
-        raise

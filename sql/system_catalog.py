@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from sql.duck_types import duck_name
-from sql.system_tables import SYSTEM, Rows, SystemColumn, SystemContext, SystemTable
+from sql.system_tables import SYSTEM, Rows, Sought, SystemColumn, SystemContext, SystemTable, by_rows
 from storage.catalog import USER_KIND, NamespaceDef, SchemaVersion, TableDef, UserDef
 from storage.types import (
     BIGINT,
@@ -125,21 +125,35 @@ SCHEMA_COLUMNS = (
 )
 
 
+def _wire_type(column_type: ColumnType) -> Kind | str | dict[str, object]:
+    """What is written as `ColumnType.wire_name`: a kind is its name, without asking the enum for it."""
+    kind = column_type.kind
+    return column_type.wire_name() if kind is Kind.DECIMAL or kind is Kind.EMBEDDING else kind
+
+
+class _ShownColumn(msgspec.Struct, gc=False):
+    """A column in the JSON of system.schemas, its fields by name."""
+
+    column_comment: str | None
+    column_id: int
+    column_name: str
+    data_type: Kind | str | dict[str, object]
+    default_value: str | None
+    is_nullable: bool
+    is_primary_key: bool
+    ordinal_position: int
+
+
 def schema_row(table: TableDef, version: SchemaVersion, *, latest: bool) -> tuple[object, ...]:
     """The row of one schema version: `created_at` is when the version was made."""
+    key = table.shown_key
     columns = [
-        {
-            "column_id": column.column_id,
-            "column_name": column.name,
-            "ordinal_position": place,
-            "data_type": column.type.wire_name(),
-            "is_nullable": column.nullable,
-            "is_primary_key": column.column_id in table.shown_key,
-            "default_value": column.default,
-            "column_comment": column.comment,
-        }
+        _ShownColumn(
+            column.comment, column.column_id, column.name, _wire_type(column.type), column.default, column.nullable,
+            column.column_id in key, place,
+        )
         for place, column in enumerate(version.columns, start=1)
-    ]
+    ]  # fmt: skip
     shared = not table.per_user
     made = version.created_at or table.created_at
     return (
@@ -152,16 +166,7 @@ def schema_row(table: TableDef, version: SchemaVersion, *, latest: bool) -> tupl
 def view_row(view: ViewDef) -> tuple[object, ...]:
     """The row of a view: it has one version, and neither keys nor storage of its own."""
     columns = [
-        {
-            "column_id": place,
-            "column_name": column.name,
-            "ordinal_position": place,
-            "data_type": column.type.wire_name(),
-            "is_nullable": True,
-            "is_primary_key": False,
-            "default_value": None,
-            "column_comment": None,
-        }
+        _ShownColumn(None, place, column.name, _wire_type(column.type), None, True, False, place)
         for place, column in enumerate(view.columns, start=1)
     ]
     return (
@@ -178,12 +183,27 @@ def schema_versions(table: TableDef) -> Iterator[tuple[SchemaVersion, bool]]:
     yield SchemaVersion(table.schema_version, table.columns, table.versioned_at), True
 
 
-def _schema_rows(view: ReadView, context: SystemContext) -> Rows:
-    for table in view.catalog.tables():
+def _schema_rows(view: ReadView, context: SystemContext, sought: Sought) -> Rows:
+    for table in _tables_sought(view, sought):
         for version, latest in schema_versions(table):
             yield schema_row(table, version, latest=latest)
     for found in view.catalog.views():
-        yield view_row(found)
+        if sought.admits(found.namespace, found.name):
+            yield view_row(found)
+
+
+def _tables_sought(view: ReadView, sought: Sought) -> Iterator[TableDef]:
+    """The tables that may be asked for, by namespace and name."""
+    match sought.equal:
+        case (str(namespace), str(name), *_):
+            table = view.catalog.table(namespace, name)
+            return iter(() if table is None else (table,))
+        case (str(namespace),):
+            return view.catalog.tables(namespace)
+        case ():
+            return view.catalog.tables()
+        case _:
+            return iter(())  # compared with NULL
 
 
 # columns -------------------------------------------------------------------------------------------------------------
@@ -204,8 +224,8 @@ COLUMN_COLUMNS = (
 )
 
 
-def _column_rows(view: ReadView, context: SystemContext) -> Rows:
-    for table in view.catalog.tables():
+def _column_rows(view: ReadView, context: SystemContext, sought: Sought) -> Rows:
+    for table in _tables_sought(view, sought):
         places = {column_id: place for place, column_id in enumerate(table.shown_key, start=1)}
         for ordinal, column in enumerate(table.columns, start=1):
             place = places.get(column.column_id)
@@ -214,6 +234,8 @@ def _column_rows(view: ReadView, context: SystemContext) -> Rows:
                 data_type(column.type), column.default, ordinal, column.nullable, place is not None, place,
             )  # fmt: skip
     for found in view.catalog.views():
+        if not sought.admits(found.namespace, found.name):
+            continue
         for ordinal, shown in enumerate(found.columns, start=1):
             yield (
                 found.namespace, found.name, 1, ordinal, shown.name, None, data_type(shown.type), None, ordinal, True,
@@ -290,11 +312,15 @@ def _sql_name(column_type: ColumnType) -> str:
     return {"VARCHAR": "TEXT", "BLOB": "BYTES", "TIMESTAMPTZ": "DATETIME"}.get(name, str(column_type))
 
 
+_NAMED = ("namespace_id", "table_name")
+
 CATALOG_TABLES = (
     SystemTable(SYSTEM, "namespaces", NAMESPACE_COLUMNS, namespace_rows, key=("namespace_id",)),
     SystemTable(SYSTEM, "tables", TABLE_COLUMNS, table_rows, key=("namespace_id", "table_name")),
-    SystemTable(SYSTEM, "columns", COLUMN_COLUMNS, _column_rows, key=("namespace_id", "table_name", "ordinal")),
-    SystemTable(SYSTEM, "schemas", SCHEMA_COLUMNS, _schema_rows, key=("table_id", "schema_version")),
+    SystemTable(SYSTEM, "columns", COLUMN_COLUMNS, key=("namespace_id", "table_name", "ordinal"),
+                fill=by_rows(COLUMN_COLUMNS, _column_rows), seek=_NAMED),
+    SystemTable(SYSTEM, "schemas", SCHEMA_COLUMNS, key=("table_id", "schema_version"),
+                fill=by_rows(SCHEMA_COLUMNS, _schema_rows), seek=_NAMED),
     SystemTable(SYSTEM, "users", _USER_COLUMNS, _user_rows, key=("user_id",)),
     SystemTable(SYSTEM, "datatypes", _DATATYPE_COLUMNS, _datatype_rows, key=("kalam_type",)),
-)
+)  # fmt: skip

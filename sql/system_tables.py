@@ -134,6 +134,20 @@ class SystemTable:
         return pa.table(arrays, names=[c.name for _, c in chosen])
 
 
+def by_rows(columns: tuple[SystemColumn, ...], rows: Callable[[ReadView, SystemContext, Sought], Rows]) -> Fill:
+    """A `fill` of tuples in the order of `columns`, from rows that look at what is sought."""
+
+    def fill(view: ReadView, context: SystemContext, sought: Sought, wanted: frozenset[str]) -> Mapping[str, pa.Array]:
+        found = list(rows(view, context, sought))
+        return {
+            column.name: pa.array([row[place] for row in found], arrow_type(column.type))
+            for place, column in enumerate(columns)
+            if column.name in wanted
+        }
+
+    return fill
+
+
 class SystemTables:
     """The registry: providers by namespace and name."""
 
@@ -156,11 +170,13 @@ def own_tables() -> SystemTables:
 
 def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
     """All tables of this package, and those that other rooms bring."""
+    from sql.indexes.listing import INDEXES_TABLE
     from sql.information_schema import INFORMATION_SCHEMA_TABLES
     from sql.jobs.tables import JOB_TABLES
     from sql.live_statements import LIVE_TABLE
     from sql.storages.manifest import MANIFEST_TABLE
     from sql.storages.tables import STORAGES_TABLE
+    from sql.system_audit import AUDIT_TABLE
     from sql.system_catalog import CATALOG_TABLES
     from sql.system_cluster import CLUSTER_TABLES
     from sql.system_server import SERVER_TABLES
@@ -168,4 +184,4 @@ def default_registry(extra: Iterable[SystemTable] = ()) -> SystemTables:
 
     topics = (TOPICS_TABLE, OFFSETS_TABLE, MESSAGES_TABLE)
     ours = (*CATALOG_TABLES, *SERVER_TABLES, LIVE_TABLE, *topics, *CLUSTER_TABLES, *INFORMATION_SCHEMA_TABLES)
-    return SystemTables([*ours, *JOB_TABLES, STORAGES_TABLE, MANIFEST_TABLE, *extra])
+    return SystemTables([*ours, *JOB_TABLES, AUDIT_TABLE, INDEXES_TABLE, STORAGES_TABLE, MANIFEST_TABLE, *extra])

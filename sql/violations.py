@@ -40,7 +40,7 @@ def duplicate_violation(error: DuplicateKey, table: TableDef) -> ExecutionError:
     types = [table.by_name[name].type for name in error.columns if name in table.by_name]
     shown = ", ".join(value_text(value, column_type) for value, column_type in zip(error.values, types, strict=False))
     names = ", ".join(error.columns)
-    what = "Primary key" if error.primary else "Unique constraint"
+    what = "Primary key" if error.primary else f"Unique index '{error.index}'" if error.index else "Unique constraint"
     if error.in_batch:
         return ExecutionError(
             f"Constraint violation: {what} violation: value '{shown}' appears multiple times in the insert batch "

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from storage.topic_definitions import TopicDef, TopicSource
 from storage.types import ColumnType, arrow_type
+from storage.vector_definitions import VectorIndexDef
 from storage.view_definitions import ViewDef
 
 
@@ -76,6 +77,28 @@ class CheckDef(msgspec.Struct, frozen=True):
     expression: str
 
 
+class IndexState(enum.StrEnum):
+    """How far a secondary index is: writes maintain it from `building` on, reads use it when it is `ready`."""
+
+    BUILDING = "building"
+    READY = "ready"
+
+
+class IndexDef(msgspec.Struct, frozen=True):
+    """A secondary index (CREATE INDEX); `index_id` is its place in the key index, never used again in its table.
+
+    `job` names the job that builds it, if one does. `created_at` is in microseconds since the epoch.
+    """
+
+    index_id: int
+    name: str
+    column_ids: tuple[int, ...]
+    unique: bool = False
+    state: IndexState = IndexState.BUILDING
+    created_at: int = 0
+    job: str = ""
+
+
 class SchemaVersion(msgspec.Struct, frozen=True):
     """The columns that batches written under `version` hold; `created_at` is 0 where it is not known."""
 
@@ -115,7 +138,9 @@ class TableDef(msgspec.Struct, frozen=True, dict=True):
     ttl_seconds: int = 0
     expired_through: int = 0
     declared_key: tuple[int, ...] = ()
+    vector_indexes: tuple[VectorIndexDef, ...] = ()
     versioned_at: int = 0
+    indexes: tuple[IndexDef, ...] = ()
 
     @property
     def per_user(self) -> bool:
@@ -162,8 +187,27 @@ class TableDef(msgspec.Struct, frozen=True, dict=True):
         """User columns in declared order, by name, with their storage types."""
         return pa.schema([pa.field(c.name, arrow_type(c.type)) for c in self.columns])
 
-    def unique_columns(self, unique: UniqueDef) -> tuple[ColumnDef, ...]:
-        """Columns of a UNIQUE constraint, in key order."""
+    def vector_index(self, column: str) -> VectorIndexDef | None:
+        """The vector index on a column, if it has one."""
+        found = self.by_name.get(column)
+        return next((i for i in self.vector_indexes if found is not None and i.column_id == found.column_id), None)
+
+    @cached_property
+    def maintained(self) -> tuple[tuple[int, tuple[int, ...], bool], ...]:
+        """What writes have to know of the secondary indexes: a write planned over another value is planned again."""
+        return tuple((index.index_id, index.column_ids, index.unique) for index in self.indexes)
+
+    @cached_property
+    def refuses_duplicates(self) -> bool:
+        """Whether anything but the primary key does: a UNIQUE constraint or a unique index."""
+        return bool(self.uniques) or any(index.unique for index in self.indexes)
+
+    def index(self, name: str) -> IndexDef | None:
+        """The secondary index of that name, if any."""
+        return next((index for index in self.indexes if index.name == name), None)
+
+    def unique_columns(self, unique: UniqueDef | IndexDef) -> tuple[ColumnDef, ...]:
+        """Columns of a UNIQUE constraint or an index, in key order."""
         return tuple(self.by_id[column_id] for column_id in unique.column_ids)
 
 

@@ -53,6 +53,7 @@ from storage.environment import (
     read_number,
 )
 from storage.errors import StorageCorrupt, StorageError
+from storage.index_removal import DROPPED_INDEX, DroppedIndex
 from storage.keys import (
     object_key,
     parse_index_key,
@@ -131,6 +132,7 @@ class _Check:
         self.next_seq = read_number(reader.txn, reader.dbs, NEXT_SEQ, 1)
         self.truncated = read_number(reader.txn, reader.dbs, LOG_TRUNCATED, 0)
         self.dropped: set[int] = set()
+        self.dropped_indexes: set[tuple[int, int]] = set()
         self.catalog = Catalog(0, (), ())
         self.walked: dict[_Key, Walked] = {}
         self.added: dict[_Key, list[tuple[int, int]]] = {}
@@ -193,6 +195,10 @@ class _Check:
                     continue
                 elif kind == DROPPED_TOPIC.encode():
                     self.dropped.add(msgspec.msgpack.decode(value, type=DroppedTopic).topic_id)
+                    continue
+                elif kind == DROPPED_INDEX.encode():
+                    gone = msgspec.msgpack.decode(value, type=DroppedIndex)
+                    self.dropped_indexes.add((gone.table_id, gone.index_id))
                     continue
                 else:
                     msgspec.msgpack.decode(value)
@@ -284,7 +290,8 @@ class _Check:
             if (table_id, partition) not in self.walked and self.catalog.table_by_id(table_id) is not None:
                 self.report("dead", f"table id {table_id}", "dead rows of a batch that does not exist")
         for table in self.catalog.tables():
-            known = {index.index_id for index in layout_of(table).indexes}
+            known = {index.index_id for index in layout_of(table).indexes} | {index.index_id for index in table.indexes}
+            known |= {index_id for table_id, index_id in self.dropped_indexes if table_id == table.table_id}
             for key, _ in entries_under(self.reader.txn, self.reader.dbs.keys, table_prefix(table.table_id)):
                 try:
                     index_id = parse_index_key(key)[2]

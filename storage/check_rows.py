@@ -23,6 +23,7 @@ from storage.errors import StorageCorrupt, StorageUnavailable
 from storage.keys import index_key_prefix, prefix_end
 from storage.layout import BY, SEQ, layout_of
 from storage.reading import Reader, Stored, place_of
+from storage.secondary import entry_keys_under
 from storage.staged_view import index_keys
 
 log = logging.getLogger("headrace.storage")
@@ -54,7 +55,9 @@ class PartitionCheck:
         self.next_seq = next_seq
         self.problems: list[Problem] = []
         self.unread = False
-        self.expected_keys = dict.fromkeys((index.index_id for index in self.layout.indexes), 0)
+        self.finished = [index for index in self.layout.secondary if index.ready]
+        ids = [*(i.index_id for i in self.layout.indexes), *(i.index_id for i in self.finished)]
+        self.expected_keys = dict.fromkeys(ids, 0)
 
     def run(self) -> Walked:
         """Walk `rows` with its dead rows and keys, then `history`."""
@@ -161,7 +164,8 @@ class PartitionCheck:
             log.warning("%s was not checked: %s", place_of(key, self.layout, header), error)
             return None
         except (StorageCorrupt, pa.ArrowException) as error:
-            self._report("segments", key, str(error))
+            self.unread = True
+            self.problems.append(("segments", place_of(key, self.layout, header), str(error)))
             return None
         if not np.array_equal(batch.column(0).to_numpy(), seqs_of(value, header)):
             self._report("segments", key, "the file and the stub do not agree on the rows' `_seq`")
@@ -201,7 +205,7 @@ class PartitionCheck:
 
     def _check_keys(self, key: bytes, batch: pa.RecordBatch, seqs: Seqs, live: npt.NDArray[np.bool_]) -> None:
         """Every live row stands in each index under its key with its `_seq`."""
-        if not self.layout.indexes or not live.any():
+        if not (self.layout.indexes or self.finished) or not live.any():
             return
         version = read_header(self.reader.txn.get(key, db=self.reader.dbs.rows) or b"").schema_version
         arrays = self.layout.projection(version, None).arrays(batch.filter(pa.array(live)))
@@ -213,11 +217,23 @@ class PartitionCheck:
             except ValueError as error:
                 self._report("keys", key, f"index {index.index_id} cannot be built from the rows: {error}")
                 continue
-            self.expected_keys[index.index_id] += len(keys)
-            for found, place in zip(self.reader.find_full(keys), places, strict=True):
-                if found != mine[place]:
-                    what = "has no key" if found is None else f"stands under a key that points to _seq {found}"
-                    self._report("keys", key, f"the live row with _seq {mine[place]} {what} in index {index.index_id}")
+            self._check_found(key, index.index_id, keys, mine[np.asarray(places, dtype=np.int64)])
+        for secondary in self.finished:
+            try:
+                entries = entry_keys_under(secondary, arrays, self._index_prefix(secondary.index_id))
+            except ValueError as error:
+                self._report("keys", key, f"index {secondary.name} cannot be built from the rows: {error}")
+                continue
+            keys, holders = entries.claims(mine.tolist())
+            self._check_found(key, secondary.index_id, keys, np.asarray(holders, dtype=np.int64))
+
+    def _check_found(self, key: bytes, index_id: int, keys: list[bytes], seqs: Seqs) -> None:
+        """Each key is there and points to its row."""
+        self.expected_keys[index_id] += len(keys)
+        for found, seq in zip(self.reader.find_full(keys), seqs.tolist(), strict=True):
+            if found != seq:
+                what = "has no key" if found is None else f"stands under a key that points to _seq {found}"
+                self._report("keys", key, f"the live row with _seq {seq} {what} in index {index_id}")
 
     def _index_prefix(self, index_id: int) -> bytes:
         return index_key_prefix(self.layout.table.table_id, self.prefix[4:], index_id)

@@ -50,7 +50,7 @@ class RowGroupCache:
     """
 
     def __init__(self, folder: Path, limit: int, most_files: int = MOST_FILES) -> None:
-        self._folder = folder
+        self.folder = folder
         self._limit = limit
         self._most = most_files
         self._lock = threading.Lock()
@@ -101,7 +101,7 @@ class RowGroupCache:
         path = self._path(key, checksum)
         temporary = path.with_suffix(f".{threading.get_ident():x}.tmp")
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             temporary.write_bytes(value)
             temporary.replace(path)
         except OSError as error:
@@ -167,7 +167,7 @@ class RowGroupCache:
     def _adopt(self) -> None:
         """Take over the files that an earlier process left, those used last as the newest."""
         try:
-            files = [(entry, entry.stat()) for entry in os.scandir(self._folder)]
+            files = [(entry, entry.stat()) for entry in os.scandir(self.folder)]
         except FileNotFoundError:
             return
         except OSError as error:
@@ -183,7 +183,7 @@ class RowGroupCache:
             self._keep(key, _Entry(int(found[3], 16), stat.st_size, None))
 
     def _path(self, key: GroupKey, checksum: int) -> Path:
-        return self._folder / f"{key[0]:x}-{key[1]:x}-{checksum:016x}.arrow"
+        return self.folder / f"{key[0]:x}-{key[1]:x}-{checksum:016x}.arrow"
 
     def _unlink(self, key: GroupKey, entry: _Entry) -> None:
         try:

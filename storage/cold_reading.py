@@ -6,10 +6,12 @@ engine needs. Several row groups are read by a few threads at once (Arrow decode
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from storage.batches import Seqs, encode_batch, without
 from storage.cold_cache import GroupKey, RowGroupCache
 from storage.cold_parquet import Footers, read_columns, read_footer
 from storage.cold_segments import Segment
+from storage.cold_spill import Spill
 from storage.errors import ColdMiss, StorageCorrupt, StorageUnavailable
 from storage.layout import Projection
 from storage.storage_definitions import LOCAL, StorageResolver
@@ -76,8 +79,11 @@ Part: TypeAlias = "pa.RecordBatch | ColdPart"
 class ColdReads:
     """Reads row groups. Thread-safe; every method but `peek` may wait for files."""
 
-    def __init__(self, cache: RowGroupCache, resolver: Callable[[], StorageResolver]) -> None:
+    def __init__(
+        self, cache: RowGroupCache, resolver: Callable[[], StorageResolver], scan_bytes: int = 64 << 20
+    ) -> None:
         self.cache = cache
+        self._scan_bytes = scan_bytes
         self._resolver = resolver
         self._footers = Footers()
         self._lock = threading.Lock()
@@ -157,21 +163,37 @@ class ColdReads:
             return [projected]
         return without(projected, gone)
 
-    def read_all(self, parts: Sequence[Part]) -> list[pa.RecordBatch]:
-        """The rows of all parts, in order."""
+    def read_all(self, parts: Sequence[Part], check: Callable[[], object] = lambda: None) -> list[pa.RecordBatch]:
+        """The rows of all parts, in order. `check` is called between row groups, and may raise."""
         cold = [part for part in parts if isinstance(part, ColdPart)]
-        if len(cold) < 2:
+        if not cold:
+            return [part for part in parts if isinstance(part, pa.RecordBatch)]
+        if len(cold) == 1:
             return [piece for part in parts for piece in (self.read(part) if isinstance(part, ColdPart) else [part])]
         pool = self._threads()
-        waiting: dict[int, Future[list[pa.RecordBatch]]] = {id(part): pool.submit(self.read, part) for part in cold}
+        spill = Spill(self.cache.folder, self._scan_bytes)
+        ahead = iter(cold)
+        waiting = deque(pool.submit(self.read, part) for part in itertools.islice(ahead, 2 * READERS))
+        hot: list[tuple[int, pa.RecordBatch]] = []
+        found = 0
         try:
-            pieces: list[pa.RecordBatch] = []
             for part in parts:
-                pieces += waiting[id(part)].result() if isinstance(part, ColdPart) else [part]
-            return pieces
+                if isinstance(part, pa.RecordBatch):
+                    hot.append((found, part))
+                    continue
+                check()
+                pieces = waiting.popleft().result()
+                waiting.extend(pool.submit(self.read, part) for part in itertools.islice(ahead, 1))
+                spill.add(pieces)
+                found += len(pieces)
+            rows = spill.batches()
         finally:
-            for future in waiting.values():
+            for future in waiting:
                 future.cancel()
+            spill.close()
+        for place, batch in reversed(hot):
+            rows.insert(place, batch)
+        return rows
 
     def columns(self, request: ColdRequest, positions: Iterable[int]) -> dict[int, pa.Array]:
         """Columns of a row group by position. Raises StorageCorrupt naming table, range and file."""

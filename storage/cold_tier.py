@@ -183,13 +183,16 @@ class ColdTier:
 
     def collect(self) -> int:
         """Delete the files of tombstones that nobody reads any more, and what a crash left half written; how many."""
+        with self._lock:  # before the snapshot: what is finished by now is seen as it ended
+            active, known = set(self._active), self._next_segment
         with self._snapshot("collecting cold files") as snapshot, snapshot.reading() as reader:
             present = snapshot.txn_id
             before = self._clock.now_us() - int(self._options.cold_grace_seconds * 1e6)
             due = [
                 (partition_of_key(key), segment)
                 for key, segment in segment_items(reader, prefix=OTHER_PREFIX)
-                if segment.segment_id not in self._active
+                if segment.segment_id not in active
+                and segment.segment_id < known
                 and (segment.status is SegmentStatus.IN_PROGRESS or segment.updated_at <= before)
             ]
         oldest = self._registry.oldest_txn()

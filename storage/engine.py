@@ -60,7 +60,9 @@ class StorageEngine:
             next_segment = read_number(txn, self._environment.dbs, NEXT_SEGMENT, 1)
         self._counters = Counters(catalog_version, next_table_id)
         self._cold_reads = ColdReads(
-            RowGroupCache(path / "cache", options.cold_cache_bytes), lambda: self.cold.resolver
+            RowGroupCache(path / "cache", options.cold_cache_bytes),
+            lambda: self.cold.resolver,
+            options.cold_scan_bytes,
         )
         self._registry = SnapshotRegistry(
             self._environment, forward, options.lease_seconds, self._counters.allocate_table_id, self._cold_reads

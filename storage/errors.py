@@ -120,11 +120,18 @@ class DuplicateKey(StorageError):
 
     `columns` are the names of the key's columns, `values` the storage values of the offending key,
     `row` the zero-based index of the offending row in its batch, `in_batch` is true when both rows
-    came with the same mutation.
+    came with the same mutation, `index` the name of a unique index, empty for a constraint.
     """
 
     def __init__(
-        self, columns: tuple[str, ...], values: tuple[object, ...], *, row: int, in_batch: bool, primary: bool
+        self,
+        columns: tuple[str, ...],
+        values: tuple[object, ...],
+        *,
+        row: int,
+        in_batch: bool,
+        primary: bool,
+        index: str = "",
     ) -> None:
         super().__init__(f"duplicate key in column(s) {', '.join(columns)}")
         self.columns = columns
@@ -132,3 +139,4 @@ class DuplicateKey(StorageError):
         self.row = row
         self.in_batch = in_batch
         self.primary = primary
+        self.index = index

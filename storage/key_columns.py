@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.key_encoding import MAX_KEY, check_key_types, cut
+from storage.key_encoding import MAX_KEY, NOT_NULL_MARK, NULL_MARK, check_key_types, cut
 from storage.types import ColumnType, Kind
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
@@ -61,6 +61,46 @@ def _encode(types: Sequence[ColumnType], arrays: Sequence[pa.Array]) -> list[byt
     return keys
 
 
+def encode_marked_columns(types: Sequence[ColumnType], arrays: Sequence[pa.Array]) -> list[bytes]:
+    """The keys of all rows in a secondary index, as `marked_encoder` makes them; NULL is a value like others.
+
+    Raises ValueError for NaN or infinities.
+    """
+    check_key_types(types)
+    if not len(arrays[0]):
+        return []
+    fixed = all(t.kind not in _VARIABLE for t in types)
+    if fixed and not any(array.null_count for array in arrays):
+        mark = np.ones((len(arrays[0]), 1), dtype=np.uint8)
+        parts = [part for t, array in zip(types, arrays, strict=True) for part in (mark, _matrix(t, array))]
+        return _rows(np.hstack(parts))
+    columns: list[Any] = []
+    for column_type, array in zip(types, arrays, strict=True):
+        columns += _marked_column(column_type, array)
+    joined = pc.binary_join_element_wise(*columns, _NOTHING)
+    keys: list[bytes] = joined.to_pylist()
+    if pc.max(pc.binary_length(joined)).as_py() >= MAX_KEY:
+        return [cut(key) for key in keys]
+    return keys
+
+
+def _marked_column(column_type: ColumnType, array: pa.Array) -> list[Any]:
+    """The pieces that stand for one column in each key."""
+    if array.null_count == len(array):
+        return [pa.repeat(_NULL_MARK, len(array))]
+    values = array.drop_null() if array.null_count else array
+    if column_type.kind in _VARIABLE:
+        pieces = [_NOT_NULL_MARK, _escaped(values), _TERMINATOR]
+    else:
+        pieces = [_NOT_NULL_MARK, _as_binary(_matrix(column_type, values))]
+    if not array.null_count:
+        return pieces
+    present = pc.binary_join_element_wise(*pieces, _NOTHING)
+    return [pc.replace_with_mask(pa.repeat(_NULL_MARK, len(array)), array.is_valid(), present)]
+
+
+_NOT_NULL_MARK = pa.scalar(NOT_NULL_MARK, pa.binary())
+_NULL_MARK = pa.scalar(NULL_MARK, pa.binary())
 _VARIABLE = (Kind.TEXT, Kind.BYTES)
 
 

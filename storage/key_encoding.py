@@ -178,6 +178,48 @@ def key_encoder(types: tuple[ColumnType, ...]) -> Encoder:
     return encode
 
 
+NOT_NULL_MARK = b"\x01"
+NULL_MARK = b"\x02"
+"""What stands before each column of a secondary index's key; NULLs sort behind all values."""
+
+
+def _marked(types: tuple[ColumnType, ...]) -> Encoder:
+    """The uncut encoding of leading columns that may hold NULL."""
+    check_key_types(types)
+    columns = tuple(map(_column_encoder, types))
+
+    def encode(values: Sequence[object]) -> bytes:
+        try:
+            return b"".join([
+                NULL_MARK if value is None else NOT_NULL_MARK + column(value)
+                for column, value in zip(columns, values, strict=True)
+            ])  # fmt: skip
+        except _REFUSALS as error:
+            raise ValueError(f"not a key of ({', '.join(map(str, types))}): {error}") from None
+
+    return encode
+
+
+_raw_marked = lru_cache(maxsize=4096)(_marked)
+
+
+@lru_cache(maxsize=4096)
+def marked_encoder(types: tuple[ColumnType, ...]) -> Encoder:
+    """The encoder of a secondary index's keys: as `key_encoder`, and a value may be None for NULL."""
+    raw = _raw_marked(types)
+
+    def encode(values: Sequence[object]) -> bytes:
+        encoding = raw(values)
+        return encoding if len(encoding) < MAX_KEY else cut(encoding)
+
+    return encode
+
+
+def marked_prefix(types: Sequence[ColumnType], values: Sequence[object]) -> bytes:
+    """`encode_prefix` for the keys of a secondary index; a value may be None for NULL."""
+    return _raw_marked(tuple(types))(values)[:CUT_LENGTH] if types else b""
+
+
 def encode_key(types: Sequence[ColumnType], values: Sequence[object]) -> bytes:
     """The key of storage values, one for each type, in key order.
 

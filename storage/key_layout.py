@@ -5,7 +5,7 @@ sub-database    key
 ==============  =================================================================
 rows, dead,     table id (u32) · partition · first `_seq` (u64)
 history
-keys            table id (u32) · partition · index id (u16, 0 = primary key) · key
+keys            table id (u32) · partition · index id (u16, 0 = primary key) · key (· `_seq` in secondary indexes)
 catalog         kind · 00 · name (UTF-8), cut like a long key
 commits         first `_seq` (u64)
 ==============  =================================================================

@@ -29,12 +29,18 @@ Partitions are user ids in the Text encoding ("" = SHARED = one 00 byte). An enc
 PARTITION_LIMIT bytes becomes its first PARTITION_CUT bytes, an FF (which UTF-8 never contains) and the digest.
 No partition is a prefix of another.
 
-Keys never hold NULL; the caller leaves rows with a NULL out (they cannot collide).
+Keys of the primary key and of UNIQUE constraints never hold NULL; the caller leaves rows with a NULL out (they cannot
+collide).
+
+Secondary indexes have every row. Before each column's bytes stands 01, and 02 alone stands for NULL, so that NULLs sort
+behind all values, as ORDER BY has them. The key of an entry is that encoding (cut like the others) and the row's
+`_seq` in 8 bytes, which makes it distinct; 4 + 97 + 2 + 400 + 8 are just the 511 bytes. In a unique index the `_seq` is
+left out where no column is NULL, so that equal values meet under one key. The value is the `_seq` in every case.
 """
 
 from __future__ import annotations
 
-from storage.key_columns import encode_columns
+from storage.key_columns import encode_columns, encode_marked_columns
 from storage.key_encoding import (
     CUT_LENGTH,
     MAX_KEY,
@@ -44,6 +50,8 @@ from storage.key_encoding import (
     encode_prefix,
     is_cut,
     key_encoder,
+    marked_encoder,
+    marked_prefix,
     prefix_end,
 )
 from storage.key_layout import (
@@ -70,10 +78,13 @@ __all__ = [
     "decode_key",
     "encode_columns",
     "encode_key",
+    "encode_marked_columns",
     "encode_prefix",
     "index_key_prefix",
     "is_cut",
     "key_encoder",
+    "marked_encoder",
+    "marked_prefix",
     "object_key",
     "object_prefix",
     "parse_index_key",

@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
-from storage.catalog import ColumnDef, TableDef, UniqueDef
+from storage.catalog import ColumnDef, IndexDef, IndexState, TableDef, UniqueDef
 from storage.errors import StorageCorrupt
-from storage.key_encoding import Encoder, key_encoder
+from storage.key_encoding import Encoder, key_encoder, marked_encoder
 from storage.types import ColumnType, arrow_type
 
 SEQ = "_seq"
@@ -35,6 +35,19 @@ class Index(NamedTuple):
     types: tuple[ColumnType, ...]
     positions: tuple[int, ...]
     encode: Encoder
+
+
+class SecondaryIndex(NamedTuple):
+    """A secondary index as the storage engine maintains it. `encode` takes values that may be None."""
+
+    index_id: int
+    name: str
+    names: tuple[str, ...]
+    types: tuple[ColumnType, ...]
+    positions: tuple[int, ...]
+    encode: Encoder
+    unique: bool
+    ready: bool
 
 
 class _Step(NamedTuple):
@@ -117,6 +130,7 @@ class TableLayout:
         self.primary = _index(0, table.key_columns, places) if table.primary_key else None
         self.uniques = tuple(_unique(table, unique, places) for unique in table.uniques)
         self.indexes: tuple[Index, ...] = (*((self.primary,) if self.primary else ()), *self.uniques)
+        self.secondary = tuple(_secondary(table, index, places) for index in table.indexes)
 
     def stored_schema(self, version: int, *, history: bool = False) -> pa.Schema:
         """The fields of batches written under a schema version; `history` batches end in `_by`."""
@@ -240,3 +254,18 @@ def _index(index_id: int, columns: Sequence[ColumnDef], places: dict[int, int]) 
 
 def _unique(table: TableDef, unique: UniqueDef, places: dict[int, int]) -> Index:
     return _index(unique.index_id, table.unique_columns(unique), places)
+
+
+def _secondary(table: TableDef, index: IndexDef, places: dict[int, int]) -> SecondaryIndex:
+    columns = table.unique_columns(index)
+    types = tuple(c.type for c in columns)
+    return SecondaryIndex(
+        index.index_id,
+        index.name,
+        tuple(c.name for c in columns),
+        types,
+        tuple(places[c.column_id] for c in columns),
+        marked_encoder(types),
+        index.unique,
+        index.state is IndexState.READY,
+    )

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from storage.environment import LOG_TRUNCATED, read_number
 from storage.errors import StorageClosed, StorageError, StorageFull, StoragePoisoned
+from storage.index_removal import dropped_indexes, remove_entries
 from storage.keys import partition_key, row_key_prefix
 from storage.layout import layout_of
 from storage.merging import Job, apply_job, build, candidates, choose
@@ -275,6 +276,7 @@ class Merger:
             self._purge_history()
         self._purge_history()
         self._reclaim_tables(lambda: None)
+        self._remove_indexes()
 
     def reclaim(self, check: Callable[[], None]) -> frozenset[int]:
         """Give back what topics and tables that were dropped or cleared took, at once.
@@ -300,6 +302,13 @@ class Merger:
                 check()
                 done = self._submit(lambda wtxn, table_id=table_id: reclaim_table(wtxn, table_id)).result()  # type: ignore[misc]
         return kept & gone.keys()
+
+    def _remove_indexes(self) -> None:
+        with self._snapshot("dropped indexes") as snapshot:
+            dropped = dropped_indexes(snapshot)
+        for one in dropped:
+            if not self._stopped.is_set():
+                remove_entries(self._submit, one)
 
     def _retention_bytes(self) -> int:
         """What the log may take: never more than a quarter of a limited data file."""

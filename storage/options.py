@@ -52,6 +52,8 @@ class StorageOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of a full Parquet file."""
     cold_segment_bytes: int = 64 << 20
     """Decoded bytes of a full Parquet file: a flush holds about twice as many in memory."""
+    cold_scan_bytes: int = 64 << 20
+    """Decoded rows of one cold scan that stay in memory; the others wait in a file without a name in `<data>/cache`."""
     cold_misses: int = 32
     """How often a work of the writer is put off until a cold row group is loaded; then it reads files in its place."""
     cold_grace_seconds: float = 3_600.0

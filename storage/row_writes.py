@@ -1,7 +1,8 @@
 """Changing one row by its primary key inside a work, as row tuples: the hot path of keyed writes.
 
 The general way (`StagedView.fetch`, `replace`, `delete`) works on Arrow tables of any number of rows. These functions
-do the same for one row of a table with a primary key and no UNIQUE constraint, without an Arrow array in between.
+do the same for one row of a table with a primary key and nothing else that refuses duplicates, without an Arrow array
+in between.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class CurrentRow(NamedTuple):
 
 def takes_row_writes(table: TableDef) -> bool:
     """Whether these functions may be used for a table."""
-    return bool(table.primary_key) and not table.uniques
+    return bool(table.primary_key) and not table.refuses_duplicates
 
 
 def read_row(writer: WriteTransaction, table: TableDef, partition: str, key: bytes) -> CurrentRow | None:
@@ -44,15 +45,23 @@ def read_row(writer: WriteTransaction, table: TableDef, partition: str, key: byt
     return CurrentRow(seq, writer.reader.row(layout, staged.row_prefix, seq, None, StorageCorrupt))
 
 
-def replace_row(writer: WriteTransaction, table: TableDef, partition: str, key: bytes, old_seq: int, row: Row) -> int:
+def replace_row(
+    writer: WriteTransaction, table: TableDef, partition: str, key: bytes, old: CurrentRow, row: Row
+) -> int:
     """Stage a new version of the row that `read_row` gave; the primary key stays. Returns its `_seq`."""
+    layout = layout_of(table)
     staged = writer.staged_partition(table, partition)
-    seq = writer.stage_row(layout_of(table), staged, row, staged.key_prefix + key)
-    writer.supersede(staged, old_seq, seq)
+    seq = writer.stage_row(layout, staged, row, staged.key_prefix + key)
+    writer.supersede(staged, old.seq, seq)
+    if layout.secondary:
+        writer.move_entries(layout, staged, old.row, old.seq, row, seq)
     return seq
 
 
-def delete_row(writer: WriteTransaction, table: TableDef, partition: str, key: bytes, old_seq: int) -> None:
+def delete_row(writer: WriteTransaction, table: TableDef, partition: str, key: bytes, old: CurrentRow) -> None:
     """Stage the end of the row that `read_row` gave."""
+    layout = layout_of(table)
     staged = writer.staged_partition(table, partition)
-    writer.supersede(staged, old_seq, writer.release_key(staged.key_prefix + key))
+    writer.supersede(staged, old.seq, writer.release_key(staged.key_prefix + key))
+    if layout.secondary:
+        writer.move_entries(layout, staged, old.row, old.seq, None, 0)

@@ -186,6 +186,10 @@ class Snapshot(StoredView):
         with self.pin():
             super()._load(miss)
 
+    def _check(self) -> None:
+        with self._lock:
+            self._open()
+
     def allocate_table_id(self) -> int:
         """An id for a new table, never used before."""
         return self._registry.allocate_table_id()

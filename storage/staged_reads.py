@@ -160,6 +160,21 @@ class StagedReads:
         prefix = self._index_prefix(table, partition, 0)
         return [seq for _, seq in self.find_range_full(prefix, low, high, limit, reverse)]
 
+    def index_entries(
+        self,
+        table: TableDef,
+        partition: str,
+        index_id: int,
+        low: bytes | None,
+        high: bytes | None,
+        *,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, int]]:
+        """Entries of any index; see ReadView."""
+        prefix = self._index_prefix(table, partition, index_id)
+        return [(key[len(prefix) :], seq) for key, seq in self.find_range_full(prefix, low, high, limit, reverse)]
+
     def find_range_full(
         self, prefix: bytes, low: bytes | None, high: bytes | None, limit: int | None, reverse: bool
     ) -> list[tuple[bytes, int]]:
@@ -212,9 +227,9 @@ class StagedReads:
         """Where consumer groups stand in the base; see ReadView."""
         return self._base.topic_groups()
 
-    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+    def segments(self, table_id: int | None = None, user: str | None = None) -> Sequence[Segment]:
         """The records of cold files in the base; see ReadView."""
-        return self._base.segments(table_id)
+        return self._base.segments(table_id, user)
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """A definition; see ReadView."""

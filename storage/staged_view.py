@@ -7,7 +7,7 @@ caller may catch DuplicateKey or WriteConflict and go on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NoReturn
 
 import numpy as np
@@ -15,9 +15,11 @@ import pyarrow as pa
 
 from storage.batches import MAX_ROWS
 from storage.catalog import TableDef
+from storage.contiguous import one_array
 from storage.errors import DuplicateKey, SchemaChanged, WriteConflict
 from storage.keys import encode_columns, index_key_prefix
-from storage.layout import ROW_ID, Index, TableLayout, layout_of, storage_value
+from storage.layout import ROW_ID, Index, SecondaryIndex, TableLayout, layout_of, storage_value
+from storage.secondary import EntryKeys, entry_keys, row_entries, suffixed
 from storage.staged_reads import StagedReads
 from storage.staging import BatchSegment, Row, StagedPartition, batch_of, stored_columns
 
@@ -30,7 +32,9 @@ class StagedView(StagedReads):
         present = self.catalog.table_by_id(table.table_id)
         if present is None:
             raise SchemaChanged(f"table {table.full_name} was dropped")
-        if present.schema_version != table.schema_version:
+        if present is not table and (
+            present.schema_version != table.schema_version or present.maintained != table.maintained
+        ):
             raise SchemaChanged(f"table {table.full_name} was altered")
         return present
 
@@ -42,12 +46,21 @@ class StagedView(StagedReads):
         for index, full in claims:
             if self._current(full):
                 self._duplicate(index, tuple(row[p] for p in index.positions), 0, in_batch=False)
-        return self._stage_row(layout, staged, row, claims)
+        if not layout.secondary:
+            return self._stage_row(layout, staged, row, claims)
+        entries = row_entries(layout.secondary, staged, row)
+        for place, (full, bare) in enumerate(entries):
+            if bare and self._current(full):
+                held = layout.secondary[place]
+                self._duplicate(held, tuple(row[p] for p in held.positions), 0, in_batch=False)
+        seq = self._stage_row(layout, staged, row, claims)
+        self._claim([full if bare else suffixed(full, seq) for full, bare in entries], [seq] * len(entries))
+        return seq
 
     def replace_row(self, table: TableDef, partition: str, old_seq: int, row: Row, key: bytes | None) -> int:
         """Stage one row that supersedes `old_seq`; its key may change. Raises WriteConflict or DuplicateKey."""
         layout = layout_of(table)
-        if layout.primary is None or layout.uniques:
+        if layout.primary is None or layout.uniques or layout.secondary:
             return self._replace_as_table(layout, partition, old_seq, row)
         staged = self._staged(table, partition)
         claims = self._row_claims(layout, staged, row, key)
@@ -77,8 +90,10 @@ class StagedView(StagedReads):
                     self._duplicate(index, key_values(index, arrays, place), place, in_batch=False)
             claims += keys
             offsets += places
+        entries = self._free_entries(layout, staged, arrays, frozenset())
         first = self._stage_rows(layout, staged, arrays, rows.num_rows, None)
         self._claim(claims, [first + offset for offset in offsets])
+        self._claim_entries(entries, range(first, first + rows.num_rows))
         return first, first + rows.num_rows - 1
 
     def replace(self, table: TableDef, partition: str, old_seqs: Sequence[int], rows: pa.Table) -> tuple[int, int]:
@@ -112,12 +127,15 @@ class StagedView(StagedReads):
             released += [key for key in free if key not in taken]
             claims += keys
             offsets += places
+        entries = self._free_entries(layout, staged, arrays, frozenset(old_seqs))
+        released += self._held_entries(layout, staged, table, partition, old_seqs)
         row_ids = None
         if layout.has_row_id:
             row_ids = self.fetch(table, partition, old_seqs, [ROW_ID]).column(0).combine_chunks()
         first = self._stage_rows(layout, staged, arrays, rows.num_rows, row_ids)
         self._claim(released, [0] * len(released))
         self._claim(claims, [first + offset for offset in offsets])
+        self._claim_entries(entries, range(first, first + rows.num_rows))
         for offset, old in enumerate(old_seqs):
             self._supersede(staged, old, first + offset)
         return first, first + rows.num_rows - 1
@@ -134,6 +152,7 @@ class StagedView(StagedReads):
         for index in layout.indexes:
             prefix = self._index_prefix(table, partition, index.index_id)
             released += self._old_keys(table, partition, index, prefix, seqs)
+        released += self._held_entries(layout, staged, table, partition, seqs)
         first = self._take_seqs(len(seqs))
         self._claim(released, [0] * len(released))
         for offset, old in enumerate(seqs):
@@ -222,12 +241,54 @@ class StagedView(StagedReads):
                 raise WriteConflict(f"a row of table {table.full_name} was changed meanwhile")
         return keys
 
+    # Secondary indexes (`storage.secondary`)
+
+    def _free_entries(
+        self, layout: TableLayout, staged: StagedPartition, arrays: list[pa.Array], replaced: Container[int]
+    ) -> list[EntryKeys]:
+        """The entries of new rows. Raises DuplicateKey when another row than the replaced ones holds a unique one."""
+        found = [entry_keys(index, arrays, staged) for index in layout.secondary]
+        for entries in found:
+            keys = entries.bare_keys
+            if not keys:
+                continue
+            self._check_distinct(entries.of, keys, entries.bare, arrays)
+            for place, seq in zip(entries.bare, self.find_full(keys), strict=True):
+                if seq is not None and seq not in replaced:
+                    self._duplicate(entries.of, key_values(entries.of, arrays, place), place, in_batch=False)
+        return found
+
+    def _held_entries(
+        self, layout: TableLayout, staged: StagedPartition, table: TableDef, partition: str, seqs: Sequence[int]
+    ) -> list[bytes]:
+        """The entries that rows hold. While an index is built some rows have none yet, and others may hold theirs."""
+        if not layout.secondary or not seqs:
+            return []
+        names = list(dict.fromkeys(name for index in layout.secondary for name in index.names))
+        rows = self.fetch(table, partition, seqs, names)
+        columns = {name: one_array(rows.column(name)) for name in names}
+        held: list[bytes] = []
+        for index in layout.secondary:
+            entries = entry_keys(index, columns, staged)
+            held += entries.suffixed_keys(seqs)
+            current = self.find_full(entries.bare_keys)
+            held += [
+                key
+                for key, place, seq in zip(entries.bare_keys, entries.bare, current, strict=True)
+                if seq == seqs[place]
+            ]
+        return held
+
+    def _claim_entries(self, found: Sequence[EntryKeys], seqs: Sequence[int]) -> None:
+        for entries in found:
+            self._claim(*entries.claims(seqs))
+
     def _expect_live(self, table: TableDef, partition: str, seqs: Sequence[int]) -> None:
         if not all(self.live(table, partition, seqs)):
             raise WriteConflict(f"a row of table {table.full_name} was changed meanwhile")
 
     def _check_distinct(
-        self, index: Index, keys: Sequence[bytes], places: Sequence[int], arrays: Sequence[pa.Array]
+        self, index: Index | SecondaryIndex, keys: Sequence[bytes], places: Sequence[int], arrays: Sequence[pa.Array]
     ) -> None:
         if len(set(keys)) == len(keys):
             return
@@ -238,8 +299,10 @@ class StagedView(StagedReads):
             seen.add(key)
 
     @staticmethod
-    def _duplicate(index: Index, values: tuple[object, ...], row: int, *, in_batch: bool) -> NoReturn:
-        raise DuplicateKey(index.names, values, row=row, in_batch=in_batch, primary=index.index_id == 0)
+    def _duplicate(index: Index | SecondaryIndex, values: tuple[object, ...], row: int, *, in_batch: bool) -> NoReturn:
+        name = index.name if isinstance(index, SecondaryIndex) else ""
+        primary = index.index_id == 0
+        raise DuplicateKey(index.names, values, row=row, in_batch=in_batch, primary=primary, index=name)
 
 
 def index_keys(
@@ -258,6 +321,6 @@ def index_keys(
     return [prefix + key for key in encode_columns(index.types, columns)], places
 
 
-def key_values(index: Index, arrays: Sequence[pa.Array], place: int) -> tuple[object, ...]:
+def key_values(index: Index | SecondaryIndex, arrays: Sequence[pa.Array], place: int) -> tuple[object, ...]:
     """The storage values of one row in an index."""
     return tuple(storage_value(arrays[p][place]) for p in index.positions)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.catalog import Catalog, TableDef
-from storage.cold_segments import OTHER_PREFIX, Segment, segments_of
+from storage.cold_segments import COMMITTED_PREFIX, OTHER_PREFIX, Segment, segments_of
 from storage.cold_statistics import Bounds
 from storage.errors import ColdMiss, StorageCorrupt, StorageError
 from storage.expiry import cutoff
@@ -105,7 +105,20 @@ class StoredView:
                 after=self._cutoff(reader, table),
                 bounds=bounds,
             )
-        return schema, reader.cold.read_all(parts)  # files are read without the lock
+        return schema, reader.cold.read_all(parts, self._check)  # files are read without the lock
+
+    def _check(self) -> None:
+        """Called between files: may raise, to end a long scan."""
+
+    def scan_newer(self, table: TableDef, partition: str, after: int, columns: Sequence[str]) -> pa.Table:
+        """Live rows with a `_seq` beyond `after`, as `scan` gives them, with `_seq` first."""
+        with self._lock:
+            reader = self._open()
+            start = max(after, self._cutoff(reader, table))
+            schema, batches = reader.scan(
+                layout_of(table), partition_key(partition), columns, with_seq=True, owner=self._owner(), after=start
+            )
+        return pa.Table.from_batches(batches, schema)
 
     def find(self, table: TableDef, partition: str, keys: Sequence[bytes], index_id: int = 0) -> list[int | None]:
         """Current `_seq`s by key; see ReadView."""
@@ -197,6 +210,21 @@ class StoredView:
         prefix = index_key_prefix(table.table_id, partition_key(partition), 0)
         return [seq for _, seq in self.find_range_full(prefix, low, high, limit, reverse)]
 
+    def index_entries(
+        self,
+        table: TableDef,
+        partition: str,
+        index_id: int,
+        low: bytes | None,
+        high: bytes | None,
+        *,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, int]]:
+        """Entries of any index; see ReadView."""
+        prefix = index_key_prefix(table.table_id, partition_key(partition), index_id)
+        return [(key[len(prefix) :], seq) for key, seq in self.find_range_full(prefix, low, high, limit, reverse)]
+
     def find_range_full(
         self, prefix: bytes, low: bytes | None, high: bytes | None, limit: int | None, reverse: bool
     ) -> list[tuple[bytes, int]]:
@@ -239,11 +267,16 @@ class StoredView:
         with self._lock:
             return list(group_positions(self._open(), self.catalog))
 
-    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+    def segments(self, table_id: int | None = None, user: str | None = None) -> Sequence[Segment]:
         """The records of cold files; see ReadView."""
+        partition = b"" if user is None else partition_key(user)
         with self._lock:
             reader = self._open()
-            return [*segments_of(reader, table_id), *segments_of(reader, table_id, prefix=OTHER_PREFIX)]
+            return [
+                segment
+                for prefix in (COMMITTED_PREFIX, OTHER_PREFIX)
+                for segment in segments_of(reader, table_id, prefix=prefix, partition=partition)
+            ]
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """A definition; see ReadView."""

@@ -84,6 +84,19 @@ class ReadView(Protocol):
     ) -> list[int]:
         """Current `_seq`s of primary keys from `low` (a prefix, included) to `high` (excluded), in key order."""
 
+    def index_entries(
+        self,
+        table: TableDef,
+        partition: str,
+        index_id: int,
+        low: bytes | None,
+        high: bytes | None,
+        *,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, int]]:
+        """(key, current `_seq`) of any index from `low` (a prefix, included) to `high` (excluded), in key order."""
+
     def partitions(self, table: TableDef) -> list[str]:
         """The partitions (user ids, or "") that hold or held rows."""
 
@@ -99,8 +112,8 @@ class ReadView(Protocol):
         As committed: neither what a transaction has staged for topics nor the present group of works is seen.
         """
 
-    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
-        """The records of cold files of a table, or all: committed ones, then those that are not, or no longer.
+    def segments(self, table_id: int | None = None, user: str | None = None) -> Sequence[Segment]:
+        """The records of cold files of a table, or of its partition of `user`, or all. Committed ones come first.
 
         As committed: what a transaction has staged moves no rows.
         """

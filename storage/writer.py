@@ -24,9 +24,10 @@ from storage.file_records import StagedFiles
 from storage.file_references import file_columns, note_definitions, note_references
 from storage.flushing import Flusher
 from storage.keys import index_key_prefix
-from storage.layout import Index, TableLayout, layout_of
+from storage.layout import Index, SecondaryIndex, TableLayout, layout_of
 from storage.objects import DROPPED, DROPPED_TOPIC, table_name
 from storage.reading import Reader
+from storage.secondary import entry_keys, row_entries
 from storage.staged_view import StagedView, index_keys, key_values
 from storage.staging import Row, StagedPartition, Undo, stored_columns
 from storage.stored_view import StoredView
@@ -208,7 +209,7 @@ class WriteTransaction(StagedView):
     def insert_row(self, table: TableDef, partition: str, row: Row, key: bytes | None) -> int:
         """Stage one row (storage values in column order) under its encoded primary key. Raises DuplicateKey."""
         layout: TableLayout = table.__dict__.get("_layout") or layout_of(table)
-        if key is None or layout.uniques or self.direct:
+        if key is None or layout.uniques or layout.secondary or self.direct:
             return super().insert_row(table, partition, row, key)
         staged = self._partitions.get((table.table_id, partition))
         if staged is None or staged.mark != self._mark:
@@ -263,6 +264,17 @@ class WriteTransaction(StagedView):
         overlay[full_key] = 0
         return seq
 
+    def move_entries(
+        self, layout: TableLayout, staged: StagedPartition, old: Row, old_seq: int, row: Row | None, seq: int
+    ) -> None:
+        """Stage the entries of a new row version in the secondary indexes (none is unique), and the old ones' end."""
+        suffix, old_suffix = seq.to_bytes(8, "big"), old_seq.to_bytes(8, "big")
+        ended = [key + old_suffix for key, _ in row_entries(layout.secondary, staged, old)]
+        self._claim(ended, [0] * len(ended))
+        if row is not None:
+            begun = [key + suffix for key, _ in row_entries(layout.secondary, staged, row)]
+            self._claim(begun, [seq] * len(begun))
+
     def supersede(self, staged: StagedPartition, old_seq: int, by: int) -> None:
         """Stage that `by` ends the row version `old_seq`."""
         self._supersede(staged, old_seq, by)
@@ -286,12 +298,23 @@ class WriteTransaction(StagedView):
             if not self.flusher.claim_new(self.txn, self._keys_db, keys, places, first):
                 self.failed = True
                 self._explain_duplicate(index, keys, places, arrays, first)
+        for entries in (entry_keys(index, arrays, staged) for index in layout.secondary):
+            seqs = range(first, first + rows.num_rows)
+            keys, places = entries.claims(seqs)[0], [*entries.suffixed, *entries.bare]
+            if not self.flusher.claim_new(self.txn, self._keys_db, keys, places, first):
+                self.failed = True
+                self._explain_duplicate(entries.of, entries.bare_keys, entries.bare, arrays, first)
         self._stage_rows(layout, staged, arrays, rows.num_rows, None)
         self.flush(last=False)
         return first, first + rows.num_rows - 1
 
     def _explain_duplicate(
-        self, index: Index, keys: list[bytes], places: Sequence[int], arrays: list[pa.Array], first: int
+        self,
+        index: Index | SecondaryIndex,
+        keys: list[bytes],
+        places: Sequence[int],
+        arrays: list[pa.Array],
+        first: int,
     ) -> NoReturn:
         """Say which row was refused. The new keys stand beside the old ones; an old one has an older `_seq`."""
         self._check_distinct(index, keys, places, arrays)

@@ -20,7 +20,7 @@ import pytest
 
 import sql
 from server.config import Config, keys, sections
-from server.figures import AccountCount, stats_of
+from server.figures import AccountCount, numbers_of, texts_of
 from server.operations import OPERATIONS
 from server.process_figures import ProcessFigures
 from server.topic_wire import ConsumeBody
@@ -152,7 +152,12 @@ def test_every_figure_is_documented(tmp_path: Path) -> None:
     text = page("operations.md")
     with StorageEngine.open(tmp_path / "data", StorageOptions(map_start=64 << 20)) as engine:
         database = Database(engine, temp_folder=tmp_path / "duck")
-        figures = stats_of(engine, ProcessFigures(), Config(), AccountCount(engine)) | database.figures()
+        process = ProcessFigures()
+        figures = {
+            *texts_of(process),
+            *numbers_of(engine, process, Config(), AccountCount(engine)),
+            *database.figures(),
+        }
         database.close()
         for metric in figures:
             assert f"`{metric}`" in text, metric

@@ -17,6 +17,7 @@ from server.auth.context import AuthContext
 from server.auth.options import ROOT, AuthOptions
 from server.auth.store import Reader, Store, Writer, find_account
 from server.errors import HttpError
+from sql.audit import Origin, record
 from sql.errors import ExecutionError
 from sql.identity import Role
 from sql.names import check_user_id
@@ -53,6 +54,7 @@ async def bootstrap(store: Store, options: AuthOptions, root_password: str | Non
             writer.put_object(USER_KIND, ROOT, root)
         if digest is not None and root.password_hash is None:
             writer.put_object(USER_KIND, ROOT, msgspec.structs.replace(root, password_hash=digest, updated_at=now))
+            record(writer, Origin(ROOT), "ROOT_PASSWORD", ROOT, {"password": "from the configuration"}, ROOT)
         return lacks_setup(writer)
 
     return await store.commit(create)
@@ -62,7 +64,9 @@ def _is_missing(view: Reader) -> bool:
     return view.catalog.namespace(DEFAULT_NAMESPACE) is None or find_account(view, ROOT) is None
 
 
-async def set_up(context: AuthContext, name: str, password: str, root_password: str, email: str | None) -> UserDef:
+async def set_up(
+    context: AuthContext, name: str, password: str, root_password: str, email: str | None, *, address: str = ""
+) -> UserDef:
     """Give root its password and make the first dba, in one mutation; returns the dba. Does not sign in."""
     with context.store.snapshot() as view:
         _check_open(view, name)
@@ -92,6 +96,7 @@ async def set_up(context: AuthContext, name: str, password: str, root_password: 
             updated_at=now,
         )
         writer.put_object(USER_KIND, name, account)
+        record(writer, Origin(name, address), "SETUP", name, {"role": account.role}, name)
         return account
 
     return await context.store.commit(create)

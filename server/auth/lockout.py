@@ -18,11 +18,14 @@ import msgspec
 
 from server.auth.options import SECOND, AuthOptions
 from server.auth.store import Store, Writer, find_account
+from sql.audit import Origin, record
 from storage.catalog import USER_KIND, UserDef
 from storage.errors import StorageError
 from storage.submission import Commit
 
 MAX_STRANGERS = 10_000
+_EACH = 10
+"""Failures in a row that have an entry each in the audit log; then only the 16th, 32nd, 64th and so on."""
 
 _log = logging.getLogger(__name__)
 
@@ -33,10 +36,14 @@ def locked_until(account: UserDef, now: int) -> int | None:
     return until if until is not None and until > now else None
 
 
-def submit_failure(store: Store, name: str, password_hash: str, now: int, options: AuthOptions) -> None:
+def submit_failure(
+    store: Store, name: str, password_hash: str, now: int, options: AuthOptions, address: str = ""
+) -> None:
     """Have a wrong password counted. If that fails, the log says so and the caller's answer is the same."""
     try:
-        store.submit(lambda writer: record_failure(writer, name, password_hash, now, options), on_done=_log_outcome)
+        store.submit(
+            lambda writer: record_failure(writer, name, password_hash, now, options, address), on_done=_log_outcome
+        )
     except StorageError as error:
         _log.error("a failed login cannot be counted: %s", error)
 
@@ -47,7 +54,9 @@ def _log_outcome(commit: Commit[None]) -> None:
         _log.error("a failed login cannot be counted: %s", error)
 
 
-def record_failure(writer: Writer, name: str, password_hash: str, now: int, options: AuthOptions) -> None:
+def record_failure(
+    writer: Writer, name: str, password_hash: str, now: int, options: AuthOptions, address: str = ""
+) -> None:
     """Count a wrong password; the last allowed one locks the account. A lock that is over starts a new count.
 
     Not counted when the password was changed meanwhile, or when the account is locked already: guesses during a lock
@@ -59,6 +68,11 @@ def record_failure(writer: Writer, name: str, password_hash: str, now: int, opti
     failures, until = _next(0 if account.locked_until is not None else account.failed_login_attempts, now, options)
     changed = msgspec.structs.replace(account, failed_login_attempts=failures, locked_until=until)
     writer.put_object(USER_KIND, name, changed)
+    origin = Origin(name, address)
+    if failures <= _EACH or failures & (failures - 1) == 0:
+        record(writer, origin, "LOGIN_FAILED", name, {"failures": failures}, name)
+    if until is not None:
+        record(writer, origin, "ACCOUNT_LOCKED", name, {"seconds": options.lockout_seconds}, name)
 
 
 def _next(failures: int, now: int, options: AuthOptions) -> tuple[int, int | None]:

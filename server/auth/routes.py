@@ -77,7 +77,9 @@ class AuthRoutes:
         token = self._context.cookies.find_refresh(request.cookies) or _bearer(request)
         if token is None:
             raise errors.unauthorized("Authentication required")
-        return self._signed_in(request, await refresh(self._context, token, local=exchange_of(request.scope).loopback))
+        exchange = exchange_of(request.scope)
+        signed_in = await refresh(self._context, token, local=exchange.loopback, address=exchange.client)
+        return self._signed_in(request, signed_in)
 
     async def logout(self, request: Request) -> Response:
         """End the session of every token that the request carries, and clear the cookies."""
@@ -108,7 +110,10 @@ class AuthRoutes:
         self._require_local(request)
         self._limit(request)
         body = await _read(request, SetupRequest)
-        account = await set_up(self._context, _name(body), body.password, body.root_password, body.email)
+        address = exchange_of(request.scope).client
+        account = await set_up(
+            self._context, _name(body), body.password, body.root_password, body.email, address=address
+        )
         message = f"Setup complete. User '{account.user_id}' has the role dba; log in to continue."
         return _json(SetupResponse(user=UserInfo.of(account), message=message))
 

@@ -27,6 +27,8 @@ import msgspec
 
 from server.auth.options import SECOND
 from server.auth.store import FAMILY_KIND, Reader, Store, Writer, find_account
+from sql import audit
+from sql.audit import Origin
 from storage.catalog import UserDef
 
 PURGE_SLICE = 500
@@ -75,6 +77,7 @@ class RefreshAttempt(msgspec.Struct, frozen=True):
     now: int
     expires_at: int
     grace_us: int
+    address: str = ""
 
 
 def digest(jti: str) -> str:
@@ -138,6 +141,8 @@ def rotate(writer: Writer, attempt: RefreshAttempt) -> Rotation:
         if presented == record.previous and attempt.now - record.rotated_at < attempt.grace_us:
             return Rotation(Outcome.JUST_REPLACED, account)
         writer.delete_object(FAMILY_KIND, record.family)
+        origin = Origin(account.user_id, attempt.address)
+        audit.record(writer, origin, "REFRESH_REUSED", account.user_id, subject=account.user_id)
         return Rotation(Outcome.REUSED, account)
     rotated = msgspec.structs.replace(
         record,

@@ -24,6 +24,7 @@ from server.auth.sessions import (
 )
 from server.auth.store import Writer, find_account, read_account, role_of
 from server.auth.tokens import Claims, TokenRefused, TokenType
+from sql.audit import Origin, record
 from sql.identity import Role
 from storage.catalog import USER_KIND, UserDef
 
@@ -69,11 +70,12 @@ async def login(context: AuthContext, name: str, password: str, *, local: bool, 
         context.strangers.record_failure(name, now)
         raise errors.unauthorized()
     if not right:
-        submit_failure(context.store, name, stored, now, context.options)
+        submit_failure(context.store, name, stored, now, context.options, address)
         raise errors.unauthorized()
     if is_local_only(account, context.options) and not local:
         raise errors.forbidden(REMOTE)
-    signed_in = await _open_session(context, account, await context.threads.renew(stored, password), now)
+    renewed = await context.threads.renew(stored, password)
+    signed_in = await _open_session(context, account, renewed, now, Origin(account.user_id, address))
     role = role_of(signed_in.account)
     if role is not None and role.is_admin:
         _audit.info("LOGIN %s (%s)", name, role, extra={"fields": {"user": name, "client": address}})
@@ -81,14 +83,17 @@ async def login(context: AuthContext, name: str, password: str, *, local: bool, 
     return signed_in
 
 
-async def _open_session(context: AuthContext, verified: UserDef, renewed_hash: str, now: int) -> SignedIn:
+async def _open_session(
+    context: AuthContext, verified: UserDef, renewed_hash: str, now: int, origin: Origin
+) -> SignedIn:
     """Store the session and the success, if the account is still what the password was checked against."""
     family, jti = context.new_id(), context.new_id()
     expires_at = _last_expiry(context, now)
 
     def store(writer: Writer) -> UserDef | int | None:
         account = find_account(writer, verified.user_id)
-        if account is None or account.password_hash != verified.password_hash or role_of(account) is None:
+        role = None if account is None else role_of(account)
+        if account is None or account.password_hash != verified.password_hash or role is None:
             return None
         until = locked_until(account, now)
         if until is not None:
@@ -98,6 +103,8 @@ async def _open_session(context: AuthContext, verified: UserDef, renewed_hash: s
         )
         writer.put_object(USER_KIND, account.user_id, account)
         open_family(writer, account, family, jti, now, expires_at)
+        if role.is_admin:
+            record(writer, origin, "LOGIN", account.user_id, {"role": account.role}, account.user_id)
         return account
 
     stored = await context.store.commit(store)
@@ -108,7 +115,7 @@ async def _open_session(context: AuthContext, verified: UserDef, renewed_hash: s
     return _sign(context, stored, family, jti, now // SECOND)
 
 
-async def refresh(context: AuthContext, token: str, *, local: bool) -> SignedIn:
+async def refresh(context: AuthContext, token: str, *, local: bool, address: str = "") -> SignedIn:
     """Exchange a refresh token for the next pair; see `server.auth.sessions` for what an old one does."""
     try:
         claims = context.tokens.read(token)
@@ -129,6 +136,7 @@ async def refresh(context: AuthContext, token: str, *, local: bool) -> SignedIn:
         now=now,
         expires_at=_last_expiry(context, now),
         grace_us=context.options.refresh_grace_seconds * SECOND,
+        address=address,
     )
     rotation = await context.store.commit(lambda writer: rotate(writer, attempt))
     account = rotation.account

@@ -21,7 +21,7 @@ from server.errors import AuthError
 from server.exchange import exchange_of
 from server.state import Authenticator
 
-Figures = Callable[[], Mapping[str, str | int]]
+Figures = Callable[[], Mapping[str, str | float]]
 Lags = Callable[[], Sequence[tuple[str, str, int]]]
 """Topic, consumer group, and the messages that it has not acknowledged; a bounded number of them."""
 

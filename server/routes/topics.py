@@ -88,10 +88,7 @@ class TopicRoutes:
             exchange: Exchange = scope["exchange"]
             if scope["method"] != "POST":
                 raise HTTPException(405, headers={"Allow": "POST"})
-            identity = self._state.authenticator.authenticate(exchange.headers.get(b"authorization"), exchange)
-            exchange.user = identity.user
-            if identity.role.rank < Role.SERVICE.rank:
-                raise PermissionDenied(f"Role {identity.role.value} may not use topics; service, dba and system may")
+            identity = self._authorized(exchange)
             body = await read_body(receive, self._timeout)
             kind = exchange.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if kind != b"application/json":
@@ -99,6 +96,13 @@ class TopicRoutes:
             await exchange.respond(200, [JSON], await handler(exchange, receive, body, identity))
 
         return endpoint
+
+    def _authorized(self, exchange: Exchange) -> Identity:
+        """Who asks, as things stand now. Raises AuthError and PermissionDenied."""
+        identity = self._state.authenticator.authenticate(exchange.headers.get(b"authorization"), exchange)
+        if identity.role.rank < Role.SERVICE.rank:
+            raise PermissionDenied(f"Role {identity.role.value} may not use topics; service, dba and system may")
+        return identity
 
     # --- consume -------------------------------------------------------------------------------------------------
 
@@ -133,6 +137,8 @@ class TopicRoutes:
             batch = await self._topics.consume(request)
         finally:
             self._active.leave(exchange)
+        if request.timeout:
+            self._authorized(exchange)  # it may have waited long; what it claimed is free after its visibility timeout
 
         def rendered() -> bytes:
             return self._encode(_rendered(batch, asked.topic_id))

@@ -45,6 +45,7 @@ from sql.backup.layout import (
     read_manifest,
 )
 from storage.blobs import BlobError, BlobStore, sync_folder
+from storage.cold_files import file_name, folder_of
 from storage.cold_segments import Segment, segments_of
 from storage.engine import StorageEngine
 from storage.errors import SnapshotExpired
@@ -64,8 +65,6 @@ SECRETS = ("jwt_secret", "storage_key")
 """Files of the data folder beside the database that it needs to go on as before."""
 COLD_FOLDER = "cold"
 FILES_FOLDER = "files"
-ADOPTED = "adopted"
-"""The folder in `cold` for files that lay in another storage than `local`."""
 _BLOCK = 1 << 20
 _LEASE = 30 * 86_400.0
 _ATTEMPTS = 5
@@ -275,7 +274,12 @@ class _Backup:
         source = f"segment {segment.segment_id} {segment.checksum:016x} {segment.bytes}"
         path = f"{COLD_FOLDER}/{segment.path}"
         if segment.storage_id != LOCAL:
-            path = f"{COLD_FOLDER}/{ADOPTED}/batch-{segment.segment_id}.parquet"
+            table = copy.snapshot.catalog.table_by_id(segment.table_id)
+            assert table is not None
+            folder = folder_of(self.engine.cold.resolver.place(LOCAL), table, segment.user)
+            path = (
+                f"{COLD_FOLDER}/{file_name(folder, segment.segment_id)}"  # where it would lie had it been flushed there
+            )
         tick = self._ticking("cold files")
         known = there(self.target, self.known, source)
         if known is not None:

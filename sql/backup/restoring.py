@@ -2,9 +2,10 @@
 
 A restored folder goes on by itself and leaves the database that it was copied from in peace:
 
-- cold files that lay in another storage lie in `local` now, and files that waited to be deleted are forgotten: else
-  the copy would delete files that the original reads;
-- jobs that were under way when the backup was made are over: else the copy would make a backup, or an export;
+- cold files that lay in another storage lie in `local` now, as do the tables, and files that waited to be deleted are
+  forgotten: else the copy would write among files that the original reads, or delete them;
+- open tables are published anew, for the same reason;
+- backups, restores and exports that were under way when the backup was made are over, and exports are not there;
 - the change log is given up and `_seq`s go on far behind those of the backup: clients that saw later commits of the
   original cannot resume at a place that means something else here, they are told `RESUME_TOO_OLD` and begin anew.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -34,8 +35,10 @@ from sql.backup.layout import (
     read_identity,
     read_manifest,
 )
-from sql.backup.making import ADOPTED
-from sql.jobs.model import JOB_KIND, JobDef, JobStatus
+from sql.backup.making import COLD_FOLDER
+from sql.exports.definitions import EXPORT_KIND, ExportDef
+from sql.jobs.model import JOB_KIND, JobDef, JobStatus, JobType
+from sql.lake.units import LAKE, LakeDef
 from storage.blobs import sync_folder
 from storage.check import check as check_folder
 from storage.cold_segments import (
@@ -46,6 +49,7 @@ from storage.cold_segments import (
     put_segment,
     segment_items,
 )
+from storage.cold_tier import STORAGE_OPTION
 from storage.engine import StorageEngine
 from storage.errors import StorageLocked
 from storage.lock import LOCK_NAME, FolderLock
@@ -57,6 +61,7 @@ from storage.writer import WriteTransaction
 
 SEQ_STEP = 1 << 40
 """How far behind those of the backup the `_seq`s of a restored database begin."""
+_NOT_AGAIN = frozenset({JobType.BACKUP, JobType.RESTORE, JobType.USER_EXPORT})
 UNFINISHED = ".headrace-restore"
 """In a folder that is being restored into: it is of no use until this is gone."""
 
@@ -107,7 +112,7 @@ def restore(
         raise BackupError("the data folder must not lie inside the backup")
     with _empty_folder(place):
         _write(backup, manifest, place, progress, check)
-        adopt(place)
+        adopt(place, {file.segment: file.path for file in manifest.files if file.segment})
         progress(99, "checks the database")
         check()
         problems = check_folder(place)
@@ -238,32 +243,42 @@ def _write(backup: Path, manifest: Manifest, folder: Path, progress: Progress, c
         sync_folder(made)
 
 
-def adopt(folder: Path) -> None:
-    """Make a database of its own of a copy (see above). Raises StorageError."""
+def adopt(folder: Path, segments: Mapping[int, str]) -> None:
+    """Make a database of its own of a copy (see above): `segments` says where the file of each lies in the folder.
+
+    Raises StorageError.
+    """
     with StorageEngine.open(folder, StorageOptions(merge=False, evict=False, cold_cache_bytes=0)) as engine:
-        engine.submit_exclusive(_adopt_segments).result()
-        engine.commit_sync(_end_jobs)
+        engine.submit_exclusive(lambda writer: _adopt_segments(writer, segments)).result()
+        engine.commit_sync(_adopt_definitions)
     restart_log(folder, SEQ_STEP)
 
 
-def _adopt_segments(writer: WriteTransaction) -> None:
+def _adopt_segments(writer: WriteTransaction, segments: Mapping[int, str]) -> None:
     writer.flusher.touched = True
     for key, segment in list(segment_items(writer.reader)):
-        if segment.storage_id != LOCAL:
-            here = msgspec.structs.replace(
-                segment, storage_id=LOCAL, path=f"{ADOPTED}/batch-{segment.segment_id}.parquet"
-            )
+        if segment.storage_id != LOCAL and segment.segment_id in segments:
+            path = segments[segment.segment_id].removeprefix(f"{COLD_FOLDER}/")
+            here = msgspec.structs.replace(segment, storage_id=LOCAL, path=path)
             put_segment(writer.txn, writer.reader, COMMITTED_PREFIX, partition_of_key(key), here)
     for key, segment in list(segment_items(writer.reader, prefix=OTHER_PREFIX)):
         delete_segment(writer.txn, writer.reader, OTHER_PREFIX, partition_of_key(key), segment)
 
 
-def _end_jobs(writer: WriteTransaction) -> None:
+def _adopt_definitions(writer: WriteTransaction) -> None:
     now = writer.now_us()
     for job in list(writer.list_objects(JOB_KIND, JobDef)):
-        if not job.status.finished:
+        if job.job_type in _NOT_AGAIN and not job.status.finished:
             over = msgspec.structs.replace(
                 job, status=JobStatus.CANCELLED, updated_at=now, finished_at=now,
                 message="It was under way when the backup was made from which this database was restored",
             )  # fmt: skip
             writer.put_object(JOB_KIND, job.job_id, over)
+    for export in list(writer.list_objects(EXPORT_KIND, ExportDef)):
+        writer.delete_object(EXPORT_KIND, export.export_id)
+    for lake in list(writer.list_objects(LAKE, LakeDef)):
+        writer.delete_object(LAKE, lake.name)
+    for table in list(writer.catalog.tables()):
+        if table.options.get(STORAGE_OPTION, LOCAL) != LOCAL:
+            kept = {name: value for name, value in table.options.items() if name != STORAGE_OPTION}
+            writer.put_table(msgspec.structs.replace(table, options=kept))

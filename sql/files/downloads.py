@@ -10,6 +10,7 @@ import re
 
 import msgspec
 
+from sql.audit import Acting, Origin
 from sql.errors import FileNotFound, InvalidInput, PermissionDenied, StorageUnavailable, TableNotFound
 from sql.files.references import decode_ref
 from sql.identity import Identity
@@ -24,6 +25,8 @@ from storage.file_records import FileKey, FileRecord, read_record
 from storage.file_references import file_columns
 from storage.snapshots import Snapshot
 
+DOWNLOAD = "DOWNLOAD"
+"""What the audit log calls it."""
 _FOLDER = re.compile(r"f[0-9]{4}")
 _ID = re.compile(r"([0-9]{1,19})([-.].+)?", re.DOTALL)
 _NOT_IN_A_PATH = re.compile(r"\.\.|[/\\\x00]")
@@ -52,8 +55,12 @@ class StoredFile(msgspec.Struct, frozen=True):
         return self.record.created_us
 
 
-def find_file(services: Services, request: FileRequest, identity: Identity) -> StoredFile:
-    """The file, if the caller may read it. Raises InvalidInput, TableNotFound, PermissionDenied and FileNotFound."""
+def find_file(services: Services, request: FileRequest, identity: Identity, acting: Acting | None = None) -> StoredFile:
+    """The file, if the caller may read it. Raises InvalidInput, TableNotFound, PermissionDenied and FileNotFound.
+
+    Asking for a file of another user is in the audit log like EXECUTE AS USER, allowed or not.
+    """
+    origin = acting or Origin(identity.user)
     for part in (request.namespace, request.table, request.folder, request.file_id):
         if not part or _NOT_IN_A_PATH.search(part):
             raise InvalidInput("Invalid file path")
@@ -61,7 +68,12 @@ def find_file(services: Services, request: FileRequest, identity: Identity) -> S
         raise InvalidInput("System tables hold no files")
     with storage_errors(), services.engine.snapshot(purpose="file") as snapshot:
         table = _table(snapshot, request)
-        user = _partition(snapshot, table, request, identity)
+        user, is_allowed = _partition(snapshot, table, request, identity)
+        if not is_allowed:
+            services.audit.denied(origin, user, DOWNLOAD)
+            raise PermissionDenied("Requested user is not allowed for the current role")
+        if table.per_user and user != identity.user:
+            services.audit.impersonated(origin, user, DOWNLOAD, [table.full_name])
         found = _ID.fullmatch(request.file_id)
         if found is None or not _FOLDER.fullmatch(request.folder):
             raise FileNotFound("File not found")
@@ -102,16 +114,14 @@ def _table(snapshot: Snapshot, request: FileRequest) -> TableDef:
     return table
 
 
-def _partition(snapshot: Snapshot, table: TableDef, request: FileRequest, identity: Identity) -> str:
-    """Whose files are asked for. Raises SqlError when the caller may not."""
+def _partition(snapshot: Snapshot, table: TableDef, request: FileRequest, identity: Identity) -> tuple[str, bool]:
+    """Whose files are asked for, and whether the caller may act as that user. Raises SqlError."""
     if not table.per_user:
         if not may_read(identity.role, table):
             role = identity.role.value
             raise PermissionDenied(f"Permission denied: role {role} may not read table '{table.full_name}'")
         if request.user_id is not None:
             raise InvalidInput(f"user_id is for USER tables; '{table.full_name}' is SHARED")
-        return SHARED_PARTITION
+        return SHARED_PARTITION, True
     user = identity.user if request.user_id is None else request.user_id
-    if user != identity.user and not may_impersonate(identity, user, snapshot):
-        raise PermissionDenied("Requested user is not allowed for the current role")
-    return user
+    return user, user == identity.user or may_impersonate(identity, user, snapshot)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sql.audited import action_of
 from sql.errors import ExecutionError
 from sql.results import StatementResult
 from sql.storage_errors import storage_errors
@@ -73,6 +74,8 @@ def create_storage(statement: CreateStorage, context: StatementContext, services
         now = wtxn.now_us()
         put = msgspec.structs.replace(storage, created_at=now, updated_at=now)
         wtxn.put_object(STORAGE, storage.storage_id, put)
+        details = {"type": put.type, "base_directory": put.base_directory}
+        services.audit.record(wtxn, context, action_of(statement), put.storage_id, details)
 
     with storage_errors():
         services.engine.commit_sync(work)
@@ -110,6 +113,7 @@ def alter_storage(statement: AlterStorage, context: StatementContext, services: 
         present = require_storage(wtxn, statement.storage_id)
         put = msgspec.structs.replace(present, **changes, updated_at=wtxn.now_us())
         wtxn.put_object(STORAGE, put.storage_id, put)
+        services.audit.record(wtxn, context, action_of(statement), put.storage_id, {"changed": sorted(changes)})
 
     with storage_errors():
         services.engine.commit_sync(work)
@@ -140,6 +144,7 @@ def drop_storage(statement: DropStorage, context: StatementContext, services: Se
                 f"Cannot drop storage '{storage_id}': {len(files)} file(s) of dropped tables are still to be deleted"
             )
         wtxn.delete_object(STORAGE, storage_id)
+        services.audit.record(wtxn, context, action_of(statement), storage_id)
 
     with storage_errors():
         services.engine.commit_sync(work)

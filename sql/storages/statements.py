@@ -44,6 +44,10 @@ class CreateStorage(Command):
     clauses: StorageClauses
     if_not_exists: bool = False
 
+    def audit_target(self, namespace: str) -> str:
+        """The storage."""
+        return self.storage_id
+
     def run(self, context: StatementContext, services: Services) -> StatementResult:
         """Create it, once it has been written to and read from."""
         from sql.storages.definitions import create_storage
@@ -58,6 +62,10 @@ class AlterStorage(Command):
     storage_id: str
     clauses: StorageClauses
 
+    def audit_target(self, namespace: str) -> str:
+        """The storage."""
+        return self.storage_id
+
     def run(self, context: StatementContext, services: Services) -> StatementResult:
         """Change it."""
         from sql.storages.definitions import alter_storage
@@ -71,6 +79,10 @@ class DropStorage(Command):
 
     storage_id: str
     if_exists: bool = False
+
+    def audit_target(self, namespace: str) -> str:
+        """The storage."""
+        return self.storage_id
 
     def run(self, context: StatementContext, services: Services) -> StatementResult:
         """Forget it; what lies there stays."""
@@ -100,6 +112,10 @@ class StorageCheck(Command):
     storage_id: str
     extended: bool = False
 
+    def audit_target(self, namespace: str) -> str:
+        """The storage."""
+        return self.storage_id
+
     def run(self, context: StatementContext, services: Services) -> StatementResult:
         """Write, read, list and delete a file there."""
         from sql.storages.probe import check_storage
@@ -114,6 +130,12 @@ class StorageFlush(Command):
     table: TableName | None
     namespace: str | None = None
 
+    def audit_target(self, namespace: str) -> str:
+        """The table, or the namespace."""
+        if self.table is None:
+            return self.namespace or namespace
+        return f"{self.table.namespace or namespace}.{self.table.name}"
+
     def run(self, context: StatementContext, services: Services) -> StatementResult:
         """Start the jobs that move rows to cold files."""
         from sql.storages.moving import flush
@@ -127,6 +149,12 @@ class StorageCompact(Command):
 
     table: TableName | None
     namespace: str | None = None
+
+    def audit_target(self, namespace: str) -> str:
+        """The table, or the namespace."""
+        if self.table is None:
+            return self.namespace or namespace
+        return f"{self.table.namespace or namespace}.{self.table.name}"
 
     def run(self, context: StatementContext, services: Services) -> StatementResult:
         """Start the jobs that merge cold files."""

@@ -326,9 +326,10 @@ def test_alterations(clean: RunningServer) -> None:
         ("SET TBLPROPERTIES (TTL = 5)", "INVALID_SQL", "ACCESS_LEVEL"),
         ("ADD COLUMN x INT, ADD COLUMN y INT", "INVALID_SQL", "one operation"),
         ("FROB COLUMN a", "INVALID_SQL", "Expected ADD"),
-        ("CREATE INDEX a", "UNSUPPORTED", "Indexes"),
-        ("CREATE VECTOR INDEX a USING COSINE", "UNSUPPORTED", "Indexes"),
-        ("DROP VECTOR INDEX a", "UNSUPPORTED", "Indexes"),
+        ("CREATE INDEX a", "SQL_EXECUTION_ERROR", "a vector index is on an EMBEDDING column"),
+        ("CREATE VECTOR INDEX nope USING COSINE", "SQL_EXECUTION_ERROR", "Not found: Column 'nope' does not exist"),
+        ("CREATE VECTOR INDEX a USING MANHATTAN", "INVALID_SQL", "not a distance"),
+        ("DROP VECTOR INDEX a", "SQL_EXECUTION_ERROR", "has no vector index"),
     ],
 )
 def test_refused_alterations(clean: RunningServer, operation: str, code: str, part: str) -> None:

@@ -1,4 +1,4 @@
-"""Roles, rights and accounts: every action of the reference's table in every role, and the statements on users."""
+"""Roles and accounts: EXECUTE AS USER, and the statements on users. Who may do what: tests/e2e/test_rights.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from tests.e2e.conformance import PASSWORD, ROLES, Roles, columns, error, messag
 from tests.e2e.running import RunningServer
 
 LEVELS = ("public", "private", "restricted", "dba")
-ALL, SERVICE_UP, ADMINS, SYSTEM_ONLY = ROLES, ROLES[1:], ROLES[2:], ROLES[3:]
 
 
 @pytest.fixture(scope="module")
@@ -21,83 +20,6 @@ def roles(server: RunningServer) -> Iterator[Roles]:
         server.sql(f"CREATE SHARED TABLE app.{level}_t (id BIGINT PRIMARY KEY, v INT) WITH (ACCESS_LEVEL = '{level}')")
     with roles_of(server) as found:
         yield found
-
-
-def reads(level: str) -> tuple[str, ...]:
-    return {"public": ALL, "dba": ADMINS}.get(level, SERVICE_UP)
-
-
-def writes(level: str) -> tuple[str, ...]:
-    return ADMINS if level == "dba" else SERVICE_UP
-
-
-ACTIONS: list[tuple[str, tuple[str, ...]]] = [
-    ("SELECT * FROM app.mine", ALL),
-    ("INSERT INTO app.mine VALUES ({n}, 'x')", ALL),
-    ("UPDATE app.mine SET v = 'y{n}' WHERE id > 0", ALL),
-    ("DELETE FROM app.mine WHERE id < 0", ALL),
-    *((f"SELECT * FROM app.{level}_t", reads(level)) for level in LEVELS),
-    *((f"WITH x AS (SELECT id FROM app.{level}_t) SELECT count(*) FROM x", reads(level)) for level in LEVELS),
-    *((f"INSERT INTO app.mine SELECT id + 1000000 * {{n}}, 'x' FROM app.{level}_t", reads(level)) for level in LEVELS),
-    *((f"DESCRIBE TABLE app.{level}_t", reads(level)) for level in LEVELS),
-    *((f"SHOW STATS FOR TABLE app.{level}_t", reads(level)) for level in LEVELS),
-    *((f"INSERT INTO app.{level}_t VALUES ({{n}}, 1)", writes(level)) for level in LEVELS),
-    *((f"INSERT INTO app.{level}_t VALUES ({{n}}, 1) ON CONFLICT DO NOTHING", writes(level)) for level in LEVELS),
-    *((f"UPDATE app.{level}_t SET v = {{n}} WHERE id > 0", writes(level)) for level in LEVELS),
-    *((f"DELETE FROM app.{level}_t WHERE id < 0", writes(level)) for level in LEVELS),
-    *((f"ALTER TABLE app.{level}_t ADD COLUMN c{{n}} INT", writes(level)) for level in LEVELS),
-    ("CREATE USER TABLE app.u{n} (id INT PRIMARY KEY)", ALL),
-    ("CREATE SHARED TABLE app.s{n} (id INT PRIMARY KEY)", SERVICE_UP),
-    ("CREATE TABLE app.d{n} (id INT PRIMARY KEY)", SERVICE_UP),
-    ("CREATE TABLE app.a{n} (id INT PRIMARY KEY) WITH (ACCESS_LEVEL = 'dba')", ADMINS),
-    ("ALTER TABLE app.mine ADD COLUMN c{n} INT", SERVICE_UP),
-    ("DROP TABLE app.victim{n}", ADMINS),
-    *((f"SELECT * FROM system.{name}", ADMINS)
-      for name in ("users", "namespaces", "tables", "columns", "schemas", "datatypes", "settings", "stats")),
-    ("DESCRIBE TABLE system.users", ADMINS),
-    ("SELECT * FROM information_schema.tables", ALL),
-    ("CREATE NAMESPACE n{n}", ADMINS),
-    ("ALTER NAMESPACE app SET OPTIONS (a = {n})", ADMINS),
-    ("DROP NAMESPACE IF EXISTS none{n}", ADMINS),
-    ("CREATE USER 'new{n}' WITH PASSWORD 'GoodPass99' ROLE user", ADMINS),
-    ("CREATE USER 'new{n}' WITH PASSWORD 'GoodPass99' ROLE dba", ADMINS),
-    ("CREATE USER 'new{n}' WITH PASSWORD 'GoodPass99' ROLE system", SYSTEM_ONLY),
-    ("ALTER USER 'someone' SET EMAIL 'a{n}@example.com'", ADMINS),
-    ("ALTER USER 'someone' SET PASSWORD 'Another{n}Pass'", ADMINS),
-    ("ALTER USER 'someone' SET ROLE user", ADMINS),
-    ("ALTER USER 'someone' SET ROLE system", SYSTEM_ONLY),
-    ("DROP USER IF EXISTS 'none{n}'", ADMINS),
-    ("EXECUTE AS USER '{me}' (SELECT 1)", ALL),
-    ("EXECUTE AS USER 'u1' (SELECT 1)", ALL),
-    ("EXECUTE AS USER 'unknown' (SELECT 1)", SERVICE_UP),
-    ("EXECUTE AS USER 's1' (SELECT 1)", SERVICE_UP),
-    ("EXECUTE AS USER 'admin' (SELECT 1)", ADMINS),
-    ("EXECUTE AS USER 'root' (SELECT 1)", SYSTEM_ONLY),
-    ("SHOW NAMESPACES", ALL),
-    ("SHOW TABLES", ALL),
-    ("DESCRIBE TABLE app.mine", ALL),
-    ("USE app", ALL),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("action", "allowed"), ACTIONS, ids=[action for action, _ in ACTIONS])
-def test_rights(roles: Roles, action: str, allowed: tuple[str, ...]) -> None:
-    here = ACTIONS.index((action, allowed)) * 10
-    if "'someone'" in action:
-        roles.server.sql(f"CREATE USER 'someone' WITH PASSWORD '{PASSWORD}' ROLE user")
-    try:
-        for number, role in enumerate(ROLES, start=here + 1):
-            if "victim" in action:
-                roles.server.sql(f"CREATE TABLE app.victim{number} (id INT PRIMARY KEY) WITH (ACCESS_LEVEL = 'public')")
-            answer = roles.post(role, action.format(n=number, me=roles.names[role]))
-            if role in allowed:
-                ok(answer)
-            else:
-                found = error(answer)
-                assert found[:2] == (403, "PERMISSION_DENIED"), role
-                assert "ermission denied" in found.message
-    finally:
-        roles.post("system", "DROP USER IF EXISTS 'someone'")
 
 
 def test_rows_of_user_tables_are_ones_own_in_every_role(roles: Roles) -> None:

@@ -43,8 +43,8 @@ def count(engine: StorageEngine) -> int:
         return 0 if table is None else snapshot.count(table, "")
 
 
-def sampler(engine: StorageEngine, clock: Time, figures: Mapping[str, str] | None = None) -> DbaSampler:
-    return DbaSampler(engine, lambda: figures or {"a": "1", "b": "2"}, clock, interval=30, days=7)
+def sampler(engine: StorageEngine, clock: Time, figures: Mapping[str, float] | None = None) -> DbaSampler:
+    return DbaSampler(engine, lambda: figures or {"a": 1, "b": 2}, clock, interval=30, days=7)
 
 
 def test_samples_add_up_and_old_ones_go(engine: StorageEngine) -> None:
@@ -99,9 +99,9 @@ def test_a_table_that_is_gone_is_told_once(engine: StorageEngine, caplog: pytest
 
 
 def test_figures_that_fail_do_not_end_it(engine: StorageEngine, caplog: pytest.LogCaptureFixture) -> None:
-    answers: Iterator[Mapping[str, str] | Exception] = iter([RuntimeError("no"), {"a": "1"}])
+    answers: Iterator[Mapping[str, float] | Exception] = iter([RuntimeError("no"), {"a": 1}])
 
-    def figures() -> Mapping[str, str]:
+    def figures() -> Mapping[str, float]:
         answer = next(answers)
         if isinstance(answer, Exception):
             raise answer
@@ -118,7 +118,7 @@ def test_starting_and_closing(engine: StorageEngine, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("server.dba_sampler.FIRST_SECONDS", 0.0)
 
     async def run() -> None:
-        taking = DbaSampler(engine, lambda: {"a": "1"}, Time(), interval=0.001, days=7)
+        taking = DbaSampler(engine, lambda: {"a": 1}, Time(), interval=0.001, days=7)
         sampled = asyncio.Event()
         original = taking.sample
 

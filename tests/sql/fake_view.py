@@ -60,13 +60,14 @@ class FakeView:
             for topic in self.catalog.topics()
         ]
 
-    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+    def segments(self, table_id: int | None = None, user: str | None = None) -> Sequence[Segment]:
         return [
             Segment(
                 segment_id=table.table_id, table_id=table.table_id, user="ann" if table.per_user else "",
                 storage_id="local", path="batch-1.parquet", status=SegmentStatus.COMMITTED, schema_version=1,
             )
             for table in self.catalog.tables()
+            if user in (None, "ann" if table.per_user else "") and table_id in (None, table.table_id)
         ]  # fmt: skip
 
     def _all(self, table: TableDef, partition: str) -> pa.Table:
@@ -140,6 +141,22 @@ class FakeView:
         keys = self._keys(table, partition)
         seqs = [seq for key, seq in keys if (low is None or key >= low) and (high is None or key < high)]
         return (seqs[::-1] if reverse else seqs)[:limit]
+
+    def index_entries(
+        self,
+        table: TableDef,
+        partition: str,
+        index_id: int,
+        low: bytes | None,
+        high: bytes | None,
+        *,
+        limit: int | None = None,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, int]]:
+        assert index_id == 0
+        keys = self._keys(table, partition)
+        found = [(key, seq) for key, seq in keys if (low is None or key >= low) and (high is None or key < high)]
+        return (found[::-1] if reverse else found)[:limit]
 
     def partitions(self, table: TableDef) -> list[str]:
         return sorted(partition for table_id, partition in self._rows if table_id == table.table_id)

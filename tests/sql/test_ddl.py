@@ -57,10 +57,39 @@ def test_namespace_messages(db: Database) -> None:
     fails(db, "DROP NAMESPACE default", "cannot be dropped")
 
 
-@pytest.mark.parametrize("name", ["system", "root", "Kalam", '"select"', "_x", '"1a"', '"a-b"', '"é"', "a" * 65])
-def test_namespace_names(db: Database, name: str) -> None:
-    with pytest.raises(SqlError):
-        db.run(f"CREATE NAMESPACE {name}")
+RESERVED = (
+    "system sys root kalamdb kalam main default sql admin internal information_schema pg_catalog datafusion headrace"
+)
+
+
+@pytest.mark.parametrize("name", [*RESERVED.split(), *map(str.upper, RESERVED.split()[:3]), "select", "table", "user"])
+def test_reserved_namespace_names(db: Database, name: str) -> None:
+    told = "Already exists" if name == "default" else f"Namespace name '{name}' is reserved"
+    fails(db, f'CREATE NAMESPACE "{name}"', told)
+
+
+@pytest.mark.parametrize("name", ["_x", "1a", "a-b", "é", "a b", "a.b"])
+def test_namespace_names_that_are_none(db: Database, name: str) -> None:
+    fails(db, f'CREATE NAMESPACE "{name}"', "must begin with a letter")
+
+
+def test_the_length_of_a_namespace_name(db: Database) -> None:
+    fails(db, f"CREATE NAMESPACE {'a' * 65}", "1 to 64 characters")
+    assert db.run(f"CREATE NAMESPACE {'a' * 64}").endswith("created successfully")
+    assert db.run("CREATE NAMESPACE selection_1").endswith("created successfully")
+
+
+COLUMNS = "_seq _deleted _id _row_id _rowid _key _updated _created _timestamp _version _hash"
+
+
+@pytest.mark.parametrize("name", COLUMNS.split())
+def test_reserved_column_names(db: Database, name: str) -> None:
+    told = f"Column name '{name}' is reserved for the system"
+    fails(db, f"CREATE TABLE t ({name} INT)", told)
+    fails(db, f'CREATE TABLE t ("{name.upper()}" INT)', told)
+    db.run("CREATE TABLE t (a INT, b INT)")
+    fails(db, f"ALTER TABLE t ADD COLUMN {name} INT", told)
+    fails(db, f"ALTER TABLE t RENAME COLUMN a TO {name}", told)
 
 
 def test_namespaces_are_for_admins(db: Database) -> None:

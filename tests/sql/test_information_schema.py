@@ -245,7 +245,7 @@ def test_finding_gives_what_reading_everything_gives(world: CatalogueWorld, role
         ("shop", "nothing"),
         ("nowhere", "items"),
     ]
-    sought = [table for table in own_tables() if table.namespace == INFORMATION_SCHEMA and table.seek]
+    sought = [table for table in own_tables() if table.seek == ("table_schema", "table_name")]
     assert {table.name for table in sought} >= {"tables", "columns", "column_privileges"}
     for table in sought:
         for schema, name in names:
@@ -261,6 +261,25 @@ def test_finding_gives_what_reading_everything_gives(world: CatalogueWorld, role
         one_schema = world.rows(f"SELECT count(*) FROM {table.full_name} WHERE table_schema = 'shop'")
         assert one_schema == world.rows(f"SELECT count(*) FROM {table.full_name} WHERE table_schema || '' = 'shop'")
         assert world.rows(f"SELECT count(*) FROM {table.full_name} WHERE table_schema = $1", None) == [(0,)]
+
+
+def test_finding_by_other_columns(world: CatalogueWorld) -> None:
+    for table, columns in (
+        ("information_schema.check_constraints", "constraint_schema"),
+        ("system.columns", "namespace_id, table_name"),
+        ("system.schemas", "namespace_id, table_name"),
+    ):
+        names = columns.split(", ")
+        for values in (("shop", "items"), ("shop", "carts"), ("shown", "cheap"), ("nowhere", "items")):
+            pairs = list(zip(names, values, strict=False))
+            found, everything = (
+                world.rows(f"SELECT * FROM {table} WHERE {' AND '.join(condition)} ORDER BY ALL")
+                for condition in (
+                    [f"{name} = '{value}'" for name, value in pairs],
+                    [f"{name} || '' = '{value}'" for name, value in pairs],
+                )
+            )
+            assert found == everything, (table, values)
 
 
 def test_only_the_columns_that_are_asked_for_decide_nothing(world: CatalogueWorld) -> None:

@@ -1,4 +1,4 @@
-"""Every example of docs/sql.md and docs/catalogue.md runs, in order, and gives what the page says."""
+"""Every example of docs/sql.md, docs/catalogue.md and docs/vectors.md runs, in order, and gives what the page says."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sql.database import Database
 from sql.defaults import _FITTING
 from sql.identity import Identity, Role
 from sql.results import StatementResult
+from sql.vectors.functions import NAMES as DISTANCES
 from storage import StorageEngine, StorageOptions
 from storage.catalog import NamespaceDef
 
@@ -42,7 +43,7 @@ def shown(result: StatementResult) -> str:
     return "\n".join(" | ".join(map(str, row)) for row in rows)
 
 
-@pytest.mark.parametrize("name", ["sql.md", "catalogue.md"])
+@pytest.mark.parametrize("name", ["sql.md", "catalogue.md", "vectors.md"])
 def test_examples_run_and_give_what_the_page_says(tmp_path: Path, name: str) -> None:
     page = (DOCS / name).read_text(encoding="utf-8")
 
@@ -60,5 +61,5 @@ def test_examples_run_and_give_what_the_page_says(tmp_path: Path, name: str) -> 
 
 
 def test_every_function_of_ours_is_documented() -> None:
-    for name in (*_FITTING, "CURRENT_ROLE", "COSINE_DISTANCE"):
+    for name in (*_FITTING, "CURRENT_ROLE", *DISTANCES):
         assert f"`{name}" in PAGE, name

@@ -155,6 +155,49 @@ def test_what_is_refused(typing: World, sql: str, part: str) -> None:
     assert typing.rows("SELECT * FROM typing") == [(1, "a")]
 
 
+DIFFERENCES = [
+    ("CREATE STREAM TABLE s (id INT)", ExecutionError, "needs TTL_SECONDS"),
+    ("CREATE STREAM TABLE s (f FILE) WITH (TTL_SECONDS = 9)", Unsupported, "FILE columns are not available in STREAM"),
+    ("ALTER TABLE typing ADD COLUMN f FILE", Unsupported, "FILE columns are not available in STREAM"),
+    ("ALTER TABLE typing MODIFY COLUMN who FILE", Unsupported, "FILE columns are not available in STREAM"),
+    ("CREATE STREAM TABLE s (id INT UNIQUE) WITH (TTL_SECONDS = 9)", Unsupported, "UNIQUE is not available"),
+    ("CREATE STREAM TABLE s (id INT, UNIQUE (id)) WITH (TTL_SECONDS = 9)", Unsupported, "UNIQUE is not available"),
+    ("ALTER TABLE typing ADD COLUMN u INT UNIQUE", Unsupported, "UNIQUE"),
+    ("CREATE STREAM TABLE s (id INT) WITH (TTL_SECONDS = 9, STORAGE_ID = 'local')", ExecutionError, "STORAGE_ID does"),
+    ("CREATE STREAM TABLE s (id INT) WITH (TTL_SECONDS = 9, FLUSH_POLICY = 'rows:5')", ExecutionError, "FLUSH_POLICY"),
+    ("CREATE STREAM TABLE s (id INT) WITH (TTL_SECONDS = 9, USE_USER_STORAGE = true)", ExecutionError, "USER tables"),
+    ("CREATE STREAM TABLE s (id INT) WITH (TTL_SECONDS = 9, ACCESS_LEVEL = 'PUBLIC')", ExecutionError, "SHARED tables"),
+    ("CREATE STREAM TABLE s (id INT) WITH (TTL_SECONDS = 9, TYPE = 'USER')", InvalidSql, "contradict"),
+    ("CREATE USER TABLE s (id INT) WITH (TTL_SECONDS = 9)", ExecutionError, "STREAM tables only"),
+    ("CREATE SHARED TABLE s (id INT) WITH (TTL_SECONDS = 9)", ExecutionError, "STREAM tables only"),
+    ("CREATE STREAM TABLE s (id INT) WITH (TTL_SECONDS = 0)", ExecutionError, "between 1 and"),
+    ("CREATE STREAM TABLE s (id INT) WITH (TTL_SECONDS = 'soon')", ExecutionError, "whole number"),
+    ("ALTER TABLE typing SET TBLPROPERTIES (TTL_SECONDS = 1.5)", ExecutionError, "whole number"),
+    ("ALTER TABLE typing SET TBLPROPERTIES (TTL_SECONDS = true)", ExecutionError, "whole number"),
+    ("ALTER TOPIC app.t ADD SOURCE typing ON UPDATE", Unsupported, "never updated"),
+    ("ALTER TOPIC app.t ADD SOURCE typing ON DELETE", Unsupported, "expire by themselves"),
+    ("ALTER TOPIC app.t ADD SOURCE typing ON INSERT, DELETE", Unsupported, "ON DELETE"),
+]
+
+
+@pytest.mark.parametrize(("sql", "kind", "part"), DIFFERENCES)
+def test_where_stream_tables_differ(typing: World, sql: str, kind: type[SqlError], part: str) -> None:
+    typing.results("CREATE TOPIC app.t", ADMIN)
+    before = typing.engine.catalog
+    typing.fails(sql, kind, part, ADMIN)
+    assert typing.engine.catalog is before
+
+
+def test_what_they_have_like_others(typing: World) -> None:
+    typing.results("CREATE TOPIC app.t; ALTER TOPIC app.t ADD SOURCE typing ON INSERT", ADMIN)
+    create = "CREATE STREAM TABLE s (id INT, v INT CHECK (v > 1), w INT NOT NULL DEFAULT 3) WITH (ttl_seconds = '9')"
+    typing.results(create, ADMIN)
+    typing.fails("INSERT INTO s (v) VALUES (1)", ExecutionError, "Constraint violation")
+    typing.results("INSERT INTO s (v) VALUES (2), (2)")
+    assert typing.rows("SELECT v, w FROM s") == [(2, 3), (2, 3)]
+    assert typing.message("DELETE FROM s WHERE v = 2") == "Deleted 2 row(s)"
+
+
 def test_a_name_inside_a_transaction_may_be_that_of_a_cte(typing: World) -> None:
     assert typing.results("BEGIN; WITH typing AS (SELECT 7 AS n) SELECT n FROM typing; COMMIT")[1].row_count == 1
 

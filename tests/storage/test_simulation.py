@@ -19,10 +19,15 @@ ONE = os.environ.get("HEADRACE_SEED")
 SEEDS = [int(ONE)] if ONE else range(int(os.environ.get("HEADRACE_SEEDS", "20")))
 
 
+def memory() -> Path | None:
+    """Where folders lie: what the disk keeps is not tested here, and memory syncs faster."""
+    folder = Path("/dev/shm")
+    return folder if os.access(folder, os.W_OK) else None
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_engine_agrees_with_its_model(seed: int) -> None:
-    memory = Path("/dev/shm")  # what the disk keeps is not tested here, and memory syncs faster
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory(dir=memory()) as folder:
         simulation = Simulation(Path(folder) / "data", seed)
         try:
             simulation.run(STEPS)
@@ -44,10 +49,11 @@ def test_a_seed_decides_everything(tmp_path: Path) -> None:
     assert traces[0] == traces[1]
 
 
-def test_the_simulation_reaches_what_it_is_for(tmp_path: Path) -> None:
-    simulation = Simulation(tmp_path / "data", 2)
-    simulation.run(600)
-    simulation.close()
+def test_the_simulation_reaches_what_it_is_for() -> None:
+    with tempfile.TemporaryDirectory(dir=memory()) as folder:
+        simulation = Simulation(Path(folder) / "data", 2)
+        simulation.run(600)
+        simulation.close()
     assert all(simulation.counts.values()), simulation.counts
     assert simulation.streams.evicted
     assert simulation.cold.moved

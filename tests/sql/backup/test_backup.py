@@ -155,7 +155,7 @@ def test_a_restored_copy_equals_its_commit_and_goes_on_by_itself(world: TopicWor
     restore(tmp_path / "backup", tmp_path / "copy")
     assert check(tmp_path / "copy") == []
     assert restored_content(tmp_path / "copy") == expected
-    assert [file.path for file in made.manifest.files if file.segment]
+    assert any(file.segment for file in made.manifest.files)
     with StorageEngine.open(tmp_path / "copy", OPTIONS) as engine, engine.snapshot() as snapshot:
         assert engine.last_seq > made.manifest.seq + SEQ_STEP - 1
         job = snapshot.get_object(JOB_KIND, "FL-1", JobDef)
@@ -180,6 +180,13 @@ def test_cold_files_of_other_storages_become_the_copys_own(world: TopicWorld, tm
     backup(world, tmp_path / "backup")
     expected = content(world.engine)
     restore(tmp_path / "backup", tmp_path / "copy")
+    with StorageEngine.open(tmp_path / "copy", OPTIONS) as engine:
+        table = engine.catalog.table("app", "far")
+        assert table is not None
+        assert "storage_id" not in table.options
+        engine.cold.compact(table.table_id)
+        engine.cold.collect()
+    assert sorted(elsewhere.rglob("*.parquet")) == files
     for path in files:
         path.unlink()
     assert restored_content(tmp_path / "copy") == expected

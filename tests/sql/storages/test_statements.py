@@ -249,3 +249,12 @@ def test_credentials_are_seen_nowhere(world: TopicWorld, tmp_path: Path, caplog:
 
 def rows_text(result) -> str:
     return "" if result.table is None else str(result.table.to_pylist())
+
+
+def test_who_changed_what_is_in_the_audit_log(world: TopicWorld, tmp_path: Path) -> None:
+    world.run(f"CREATE STORAGE one TYPE filesystem PATH '{tmp_path}/one'", who=DORA)
+    world.run("ALTER STORAGE one SET NAME 'secret name'", who=DORA)
+    world.run("DROP STORAGE one", who=DORA)
+    found = world.rows("SELECT actor_user_id, action, target FROM system.audit_log ORDER BY audit_id")
+    assert found == [("dora", f"{word}_STORAGE", "one") for word in ("CREATE", "ALTER", "DROP")]
+    assert "secret name" not in str(world.rows("SELECT details FROM system.audit_log"))

@@ -1,0 +1,1 @@
+"""Secondary indexes: their statements, their building, and what shows them."""

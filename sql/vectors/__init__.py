@@ -1,0 +1,1 @@
+"""Vector search: distances, exact search, and approximate indexes that are followed by exact ranking."""
