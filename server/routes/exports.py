@@ -6,7 +6,6 @@ Errors are `{"error": sentence, "code": code}`; those of the bearer rules are in
 from __future__ import annotations
 
 from starlette.requests import Request
-from starlette.responses import FileResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -33,6 +32,8 @@ class ExportsRoute:
 
     async def download(self, request: Request) -> ASGIApp:
         """Answer one download."""
+        from starlette.responses import FileResponse  # only where exports are used: an idle server is to be small
+
         exchange = exchange_of(request.scope)
         state = self._state
         identity = state.authenticator.authenticate(exchange.headers.get(b"authorization"), exchange)
@@ -42,7 +43,7 @@ class ExportsRoute:
         try:
             path = await state.database.find_export(names.get("user_id", ""), names.get("export_id", ""), identity)
         except SqlError as error:
-            from server.files.download import Refusal  # only where it is used: an idle server is to be small
+            from server.files.download import Refusal
 
             return Refusal(error)
         headers = {"cache-control": "private, no-store"}
