@@ -24,8 +24,6 @@ from sql.command import Command
 from sql.diagnostics import shown_in
 from sql.duck import DuckOptions, DuckPool
 from sql.errors import InvalidSql, QueryTimeout, StorageUnavailable, Unsupported
-from sql.exports.definitions import ExportSettings
-from sql.exports.keeping import ExportKeeper
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.housekeeping import Housekeeping
@@ -73,6 +71,7 @@ from storage.engine import StorageEngine
 from storage.file_store import FileStore
 
 if TYPE_CHECKING:
+    from sql.exports.definitions import ExportSettings
     from sql.files.downloads import FileRequest, StoredFile
     from sql.files.references import UploadedFile
 
@@ -190,9 +189,7 @@ class Database:
         self._housekeeping.add(HOUR, UserCleanup(engine, self.jobs, user_cleanup).look)
         self._register_backups(engine, files, exports)
         self._services.exports = exports
-        self._exports = None if exports is None else ExportKeeper(engine, exports)
-        if self._exports is not None:
-            self._housekeeping.add(HOUR, self._exports.remove_expired)
+        self._housekeeping.add(HOUR, self._remove_old_exports)
         self._flushes = FlushScheduler(engine, self.jobs, flush)
         self._services.storages = engine.cold.resolver = StorageRegistry(engine, remote)
         self.lake = self._services.lake = LakePublisher(engine, self._services.storages)
@@ -204,8 +201,7 @@ class Database:
 
     def start(self) -> None:
         """Begin to run jobs, and to look after policies and what grows old. Raises StorageError."""
-        if self._exports is not None:
-            self._exports.clear_away()
+        self._remove_old_exports(at_start=True)
         index_building.resume(self.jobs, self._services.engine)
         self.jobs.start()
         self._housekeeping.start()
@@ -254,6 +250,17 @@ class Database:
             self.jobs.register(JobType.USER_EXPORT, export)
         self.jobs.register(JobType.BACKUP, backup, lane=lambda _: "backup")
         self.jobs.register(JobType.RESTORE, restore, lane=lambda _: "backup")
+
+    def _remove_old_exports(self, *, at_start: bool = False) -> None:
+        exports = self._services.exports
+        if exports is None or not exports.folder.is_dir():
+            return  # nobody has exported anything
+        from sql.exports.keeping import ExportKeeper
+
+        keeper = ExportKeeper(self._services.engine, exports)
+        if at_start:
+            keeper.clear_away()
+        keeper.remove_expired()
 
     def figures(self) -> dict[str, int]:
         """Figures of what statements, live queries, topics, jobs and storages do for system.stats, beside `stats`."""
