@@ -35,7 +35,6 @@ _FORBIDDEN: dict[type[exp.Expr], str] = {
     exp.Drop: "DROP inside another statement is",
     exp.Insert: "INSERT inside another statement is",
     exp.Into: "SELECT … INTO is",
-    exp.JSONBExtractScalar: "The operator #>> (write -> for each step) is",
     exp.Lock: "FOR UPDATE and FOR SHARE are",
     exp.MatchRecognize: "MATCH_RECOGNIZE is",
     exp.Merge: "MERGE is",
@@ -122,7 +121,7 @@ def _check(node: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
         if not node.expressions:
             raise source.error("SELECT needs at least one column.", offset_of(node, tokens))
     elif isinstance(node, exp.JSONBContainsTopKey):
-        replacement = exp.Anonymous(this="json_exists", expressions=[node.this, node.expression])
+        replacement = exp.JSONBExists(this=node.this, path=node.expression)
         node.replace(replacement)
         return replacement
     elif isinstance(node, exp.JSONBExtract):  # an arrow that `parser_queries` kept from being a lambda's
