@@ -79,10 +79,15 @@ def text_array(text: str) -> list[str] | None:
     inner = text[1:-1]
     if not inner:
         return []
-    keys: list[str] = []
-    for part in re.findall(r'\s*("(?:[^"\\]|\\.)*"|[^,"{}\\]*)\s*(?:,|$)', inner)[: inner.count(",") + 1]:
-        keys.append(re.sub(r"\\(.)", r"\1", part[1:-1]) if part.startswith('"') else part.strip())
-    return None if "" in keys or "{" in inner else keys
+    if not re.fullmatch(f"{_ELEMENT}(,{_ELEMENT})*", inner):
+        return None
+    return [
+        re.sub(r"\\(.)", r"\1", quoted) if plain == "" else plain.strip()
+        for quoted, plain in re.findall(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^,"{}\\]+))\s*(?:,|$)', inner)
+    ]
+
+
+_ELEMENT = r'\s*(?:"(?:[^"\\]|\\.)*"\s*|[^,"{}\\\s][^,"{}\\]*)'
 
 
 def format_pieces(text: str, arguments: int) -> list[str | int] | None:

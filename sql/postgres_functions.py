@@ -14,12 +14,14 @@ from sqlglot import exp
 from sql.errors import Unsupported
 from sql.parser_names import KEPT_NAMES
 from sql.postgres_formats import format_pieces, json_key, similar_pattern, text_array, time_format
-from sql.postgres_macros import MACROS, repeats
+from sql.postgres_macros import MACROS, MOST_GROUPS, repeats
 from sql.rewrite import function_name
 from sql.scope import invalid, position
 
 _MOST_COPIES = 4_096
 """How often the innermost argument of nested macros may be repeated."""
+
+_LONGEST_PATTERN = 1_000
 
 
 def rewrite_postgres(tree: exp.Expr) -> exp.Expr:
@@ -248,6 +250,8 @@ def _groups(node: exp.Expr, pattern: str | None) -> int:
     """How many groups a pattern captures."""
     if pattern is None:
         raise _refused(node, "This function takes a literal as its pattern.")
+    if len(pattern) > _LONGEST_PATTERN:
+        raise _refused(node, f"A pattern here has at most {_LONGEST_PATTERN} characters.")
     plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "", pattern)
     return len(re.findall(r"\((?!\?)|\(\?P?<(?![=!])", plain))
 
@@ -259,11 +263,9 @@ def _regexp_match(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
         raise _refused(node, "regexp_match() takes the option i or none.")
     options = "is" if "i" in flags else "s"
     groups = _groups(node, _literal(arguments[1]))
-    if groups > 16:
-        raise _refused(node, "regexp_match() takes at most 16 groups.")
-    ends = [1, groups + 1] if groups else [0, 1]
-    bounds = exp.Array(expressions=[exp.convert(n) for n in ends])
-    return _call("regexp_groups", arguments[0], arguments[1], options, bounds)
+    if groups > MOST_GROUPS:
+        raise _refused(node, f"regexp_match() takes at most {MOST_GROUPS} groups.")
+    return _call(f"regexp_groups_{groups}", arguments[0], arguments[1], options)
 
 
 def _regexp_substr(node: exp.Expr) -> exp.Expr | None:
@@ -441,6 +443,7 @@ _BY_NAME: dict[str, Callable[[exp.Anonymous, list[exp.Expr]], exp.Expr | None]] 
     "date_part": _date_part,
     "octet_length": _renamed("octet_length", 1),
     "btrim": _renamed("trim", 1, 2),
+    "every": _renamed("bool_and", 1),
     "regexp_match": _regexp_match,
     "to_date": _to_date,
     f"{KEPT_NAMES}encode": _encode,

@@ -43,11 +43,12 @@ _BODIES: dict[tuple[str, str], str] = {
     ("century", "t"): "date_trunc('century', t - INTERVAL 1 YEAR) + INTERVAL 1 YEAR",
     ("millennium", "t"): "date_trunc('millennium', t - INTERVAL 1 YEAR) + INTERVAL 1 YEAR",
     ("encode_hex", "b"): "lower(hex(CAST(b AS BLOB)))",
-    ("encode_base64", "b"): "rtrim(regexp_replace(to_base64(CAST(b AS BLOB)), '(.{76})', '\\1' || chr(10), 'g'), chr(10))",
+    ("encode_base64", "b"): "rtrim("
+    "regexp_replace(to_base64(CAST(b AS BLOB)), '(.{76})', '\\1' || chr(10), 'g'), chr(10))",
     ("octet_length", "t"): "length(hex(t)) // 2",
     ("sha256", "b"): "unhex(sha256(b))",
     ("to_hex", "n"): "lower(to_hex(n))",
-    ("div", "a, b"): "trunc(a / b)",
+    ("div", "a, b"): "CASE WHEN b = 0 THEN error('division by zero') ELSE (a - a % b) / b END",
     ("initcap", "t"): "array_to_string(list_transform(regexp_extract_all(t, '[\\p{L}\\p{N}]+|[^\\p{L}\\p{N}]+'), "
     "lambda w: upper(left(w, 1)) || lower(substring(w, 2))), '')",
     ("width_bucket", "x, a, b, n"): "CASE WHEN n < 1 OR a = b THEN error('width_bucket() needs different bounds and "
@@ -62,13 +63,21 @@ _BODIES: dict[tuple[str, str], str] = {
     "THEN regexp_extract(x, p, 0, o) END)[1]",
     ("regexp_group", "t, p, o"): "list_transform([t], lambda x: CASE WHEN regexp_matches(x, p, o) "
     "THEN regexp_extract(x, p, 1, o) END)[1]",
-    ("regexp_groups", "t, p, o, g"): "list_transform([t], lambda x: CASE WHEN regexp_matches(x, p, o) "
-    "THEN list_transform(range(g[1], g[2]), lambda n: regexp_extract_all(x, p, n, o)[1]) END)[1]",
 }  # fmt: skip
 """Bodies by name and parameters."""
 
+MOST_GROUPS = 9
+"""How many groups of a regular expression regexp_match() answers."""
+for _count in range(MOST_GROUPS + 1):
+    _groups = ", ".join(f"regexp_extract(x, p, {n}, o)" for n in (range(1, _count + 1) if _count else (0,)))
+    _BODIES[(f"regexp_groups_{_count}", "t, p, o")] = (
+        f"list_transform([t], lambda x: CASE WHEN regexp_matches(x, p, o) THEN [{_groups}] END)[1]"
+    )
+_LITERAL = frozenset(("p", "o"))
+"""Parameters that are literals wherever the macro is called."""
+
 _MENTIONS = {
-    f"{_PREFIX}{name}": max(len(re.findall(rf"\b{p.strip()}\b(?!')", body)) for p in parameters.split(","))
+    f"{_PREFIX}{name}": max(len(re.findall(rf"\b{p}\b", body)) for p in parameters.split(", ") if p not in _LITERAL)
     for (name, parameters), body in _BODIES.items()
 }
 MACROS = frozenset(_MENTIONS) | {_CONTAINS}

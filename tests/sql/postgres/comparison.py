@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import re
 import subprocess
 from collections.abc import Iterator
@@ -89,7 +90,7 @@ def query_of(case: str) -> str:
 def _number(text: object) -> object:
     """Twelve digits of a number: the last bits of a float are nobody's promise."""
     value = float(str(text))
-    if value != value or value in (float("inf"), float("-inf")):
+    if not math.isfinite(value):
         return str(value)
     exact = Decimal(str(text))
     shown = exact if exact == exact.to_integral_value() and abs(exact) < 10**38 else Decimal(f"{value:.12g}")
@@ -161,7 +162,7 @@ def _their_value(name: str, kind: str, text: str, as_json: object) -> object:
 
 
 def theirs(command: list[str]) -> dict[str, Answer]:
-    """PostgreSQL's answers to every case; `command` is psql with its connection. Each case is a statement of its own."""
+    """PostgreSQL's answers to every case; `command` is psql with its connection. Each case is its own statement."""
     script = ["SET TimeZone = 'UTC';", TABLE.replace("SHARED ", "")]
     asked = [case for _, case in cases()]
     for case in asked:
