@@ -26,24 +26,23 @@ _LONGEST_PATTERN = 1_000
 
 def rewrite_postgres(tree: exp.Expr) -> exp.Expr:
     """The tree with PostgreSQL's functions replaced, changed in place (its root may be another one)."""
-    changed = False
-    for node in list(tree.find_all(*_TYPES)):
+    nodes = list(tree.find_all(*_TYPES))
+    for node in nodes:
         replacement = _replacement(node)
         if replacement is None:
             continue
-        changed = True
         replacement.meta.update(node.meta)
         if node is tree:
             tree = replacement
         else:
             node.replace(replacement)
-    if changed:
+    if nodes:
         _bound_copies(tree)
     return tree
 
 
 def _bound_copies(tree: exp.Expr) -> None:
-    stack = [(tree, 1)]
+    stack: list[tuple[exp.Expr, int]] = [(tree, 1)]
     while stack:
         node, copies = stack.pop()
         if isinstance(node, exp.Anonymous) and node.name in MACROS:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Protocol
 
+import duckdb
 import msgspec
 import pyarrow as pa
 from duckdb.func import ARROW, FunctionNullHandling
@@ -48,7 +48,7 @@ _BODIES: dict[tuple[str, str], str] = {
     ("octet_length", "t"): "length(hex(t)) // 2",
     ("sha256", "b"): "unhex(sha256(b))",
     ("to_hex", "n"): "lower(to_hex(n))",
-    ("div", "a, b"): "CASE WHEN b = 0 THEN error('division by zero') ELSE (a - a % b) / b END",
+    ("div", "a, b"): "CASE WHEN b = 0 THEN error('division by zero') ELSE (a - a % b) // b END",
     ("initcap", "t"): "array_to_string(list_transform(regexp_extract_all(t, '[\\p{L}\\p{N}]+|[^\\p{L}\\p{N}]+'), "
     "lambda w: upper(left(w, 1)) || lower(substring(w, 2))), '')",
     ("width_bucket", "x, a, b, n"): "CASE WHEN n < 1 OR a = b THEN error('width_bucket() needs different bounds and "
@@ -84,22 +84,12 @@ MACROS = frozenset(_MENTIONS) | {_CONTAINS}
 """The names that queries call."""
 
 
-class Connection(Protocol):
-    """What of a connection to DuckDB is needed."""
-
-    def execute(self, query: str) -> object:
-        """Run a statement."""
-
-    def create_function(self, *args: object, **options: object) -> object:
-        """Register a function."""
-
-
 def repeats(macro: str) -> int:
     """How often the expansion of a macro holds its most repeated argument."""
     return _MENTIONS.get(macro, 1)
 
 
-def add_macros(connection: Connection) -> None:
+def add_macros(connection: duckdb.DuckDBPyConnection) -> None:
     """Define them all, in a connection whose configuration is not locked yet."""
     for (name, parameters), body in _BODIES.items():
         connection.execute(f"CREATE MACRO {_PREFIX}{name}({parameters}) AS {body}")
@@ -109,11 +99,16 @@ def add_macros(connection: Connection) -> None:
     )  # fmt: skip
 
 
+_MOST_STEPS = 5_000_000
+"""How many pairs of values are compared for one batch of rows: nothing interrupts that."""
+
+
 def _contains_columns(left: pa.Array, right: pa.Array) -> pa.Array:
     """`left @> right` row by row; each different text is read once."""
     read: dict[str, object] = {}
     rows: Iterable[tuple[str | None, str | None]] = zip(left.to_pylist(), right.to_pylist(), strict=True)
     found: list[bool | None] = []
+    containment = Containment(_MOST_STEPS)
     for a, b in rows:
         if a is None or b is None:
             found.append(None)
@@ -121,22 +116,31 @@ def _contains_columns(left: pa.Array, right: pa.Array) -> pa.Array:
         for text in (a, b):
             if text not in read:
                 read[text] = msgspec.json.decode(text)
-        found.append(json_contains(read[a], read[b], top=True))
+        found.append(containment.holds(read[a], read[b], top=True))
     return pa.array(found, pa.bool_())
 
 
-def json_contains(a: object, b: object, *, top: bool = False) -> bool:
-    """Whether a JSON value contains another, as PostgreSQL's `@>` means it (its documentation, section 8.14.3).
+class Containment:
+    """Whether JSON values contain others, as PostgreSQL's `@>` means it (its documentation, section 8.14.3)."""
 
-    Objects by their members, arrays by their elements in any order and number; an array at the top also contains a
-    value that is one of its elements. Lists of texts and numbers are compared as sets.
-    """
-    if isinstance(a, dict) and isinstance(b, dict):
-        return all(key in a and json_contains(a[key], value) for key, value in b.items())
-    if isinstance(a, list) and isinstance(b, list):
-        return all(any(json_contains(mine, value) for mine in a) for value in b)
-    if isinstance(a, list) and top and not isinstance(b, dict):
-        return any(json_contains(mine, b) for mine in a)
-    if isinstance(a, bool) or isinstance(b, bool):
-        return a is b
-    return not isinstance(a, (dict, list)) and not isinstance(b, (dict, list)) and a == b
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def holds(self, a: object, b: object, *, top: bool = False) -> bool:
+        """Whether `a` contains `b`; ValueError when that takes too many steps.
+
+        Objects by their members, arrays by their elements in any order and number; an array at the top also contains
+        a value that is one of its elements.
+        """
+        self._steps -= 1
+        if self._steps < 0:
+            raise ValueError("@> has too many JSON values to compare")
+        if isinstance(a, dict) and isinstance(b, dict):
+            return all(key in a and self.holds(a[key], value) for key, value in b.items())
+        if isinstance(a, list) and isinstance(b, list):
+            return all(any(self.holds(mine, value) for mine in a) for value in b)
+        if isinstance(a, list) and top and not isinstance(b, dict):
+            return any(self.holds(mine, b) for mine in a)
+        if isinstance(a, bool) or isinstance(b, bool):
+            return a is b
+        return not isinstance(a, (dict, list)) and not isinstance(b, (dict, list)) and a == b
