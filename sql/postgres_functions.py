@@ -26,7 +26,7 @@ _LONGEST_PATTERN = 1_000
 
 def rewrite_postgres(tree: exp.Expr) -> exp.Expr:
     """The tree with PostgreSQL's functions replaced, changed in place (its root may be another one)."""
-    nodes = list(tree.find_all(*_TYPES))
+    nodes: list[exp.Expr] = list(tree.find_all(*_TYPES))
     for node in nodes:
         replacement = _replacement(node)
         if replacement is None:
@@ -162,18 +162,23 @@ def _steps(node: exp.Expr, value: exp.Expr, keys: list[str] | list[str | None], 
     return _call("json_text", value) if text else value
 
 
-def _hash_arrow(node: exp.Expr) -> exp.Expr:
-    """`#>>`, and `#>` where the parser has marked the path."""
-    path = node.args["expression"]
-    literal = _literal(path)
-    keys: list[str] | list[str | None] | None
-    if literal is not None:
-        keys = text_array(literal.removeprefix("\0"))
-    else:
-        keys = [_literal(item) for item in path.expressions] if isinstance(path, exp.Array) else None
-    if keys is None:
-        raise _refused(node, "The path of #> and #>> is a literal such as '{a,0}'.")
-    return _steps(node, _as_json(node.this), keys, text=literal is None or not literal.startswith("\0"))
+def _hash_arrow(*, text: bool) -> Callable[[exp.Anonymous, list[exp.Expr]], exp.Expr]:
+    """`#>` and `#>>`."""
+
+    def rewrite(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
+        _count(node, arguments, 2)
+        value, path = arguments
+        literal = _literal(path)
+        keys: list[str] | list[str | None] | None
+        if literal is not None:
+            keys = text_array(literal)
+        else:
+            keys = [_literal(item) for item in path.expressions] if isinstance(path, exp.Array) else None
+        if keys is None:
+            raise _refused(node, "#> and #>> are not supported with other than a literal path such as '{a,0}'.")
+        return _steps(node, _as_json(value), keys, text=text)
+
+    return rewrite
 
 
 def _containment(node: exp.Expr) -> exp.Expr:
@@ -183,8 +188,9 @@ def _containment(node: exp.Expr) -> exp.Expr:
     return _duck("__hr_json_contains", *(exp.cast(_duck("to_json", side), "VARCHAR") for side in sides))
 
 
-def _has_key(node: exp.Expr) -> exp.Expr:
-    return _call("json_has", _as_json(node.this), exp.cast(node.args["path"], "VARCHAR"))
+def _has_key(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
+    _count(node, arguments, 2)
+    return _call("json_has", _as_json(arguments[0]), exp.cast(arguments[1], "VARCHAR"))
 
 
 def _build_object(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
@@ -325,10 +331,6 @@ def _format(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
     return _duck("concat", "", *(arguments[1 + p] if isinstance(p, int) else p for p in pieces))
 
 
-def _sha(node: exp.Expr) -> exp.Expr | None:
-    return _call("sha256", node.this) if _integer(node.args.get("length")) == 256 else None
-
-
 # Times
 
 
@@ -362,11 +364,11 @@ def _pattern(node: exp.Expr, text: str | None) -> str:
     return found
 
 
-def _to_char(node: exp.Expr) -> exp.Expr | None:
-    form = node.args.get("format")
-    if form is None:
-        return None
-    return _duck("strftime", node.this, _pattern(node, _literal(form)))
+def _to_char(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
+    _count(node, arguments, 1, 2)
+    if len(arguments) == 1:
+        return exp.cast(arguments[0], "VARCHAR")
+    return _duck("strftime", arguments[0], _pattern(node, _literal(arguments[1])))
 
 
 def _to_timestamp(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
@@ -409,19 +411,14 @@ _BY_TYPE: dict[type[exp.Expr], Callable[[exp.Expr], exp.Expr | None]] = {
     exp.ArrayContainsAll: _containment,
     exp.Escape: _similar,
     exp.Extract: _extract,
-    exp.Hex: lambda node: _call("to_hex", node.this),
-    exp.JSONBExists: _has_key,
-    exp.JSONBExtractScalar: _hash_arrow,
     exp.RegexpILike: _matches,
     exp.RegexpLike: _matches,
     exp.RegexpReplace: _regexp_replace,
     exp.RegexpSubstr: _regexp_substr,
-    exp.SHA2: _sha,
     exp.SimilarTo: _similar,
     exp.Substring: _substring,
     exp.TimestampTrunc: _date_trunc,
     exp.DateTrunc: _date_trunc,
-    exp.ToChar: _to_char,
     exp.WidthBucket: lambda node: _call(
         "width_bucket", node.this, *(node.args[key] for key in ("min_value", "max_value", "num_buckets"))
     ),
@@ -446,6 +443,12 @@ _BY_NAME: dict[str, Callable[[exp.Anonymous, list[exp.Expr]], exp.Expr | None]] 
     "regexp_match": _regexp_match,
     "to_date": _to_date,
     f"{KEPT_NAMES}encode": _encode,
+    f"{KEPT_NAMES}jsonb_exists": _has_key,
+    f"{KEPT_NAMES}path": _hash_arrow(text=False),
+    f"{KEPT_NAMES}path_text": _hash_arrow(text=True),
+    f"{KEPT_NAMES}sha256": _renamed("sha256", 1),
+    f"{KEPT_NAMES}to_char": _to_char,
+    f"{KEPT_NAMES}to_hex": _renamed("to_hex", 1),
     f"{KEPT_NAMES}decode": _decode,
     f"{KEPT_NAMES}format": _format,
     f"{KEPT_NAMES}initcap": _renamed("initcap", 1),

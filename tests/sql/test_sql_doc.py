@@ -1,4 +1,4 @@
-"""Every example of docs/sql.md, docs/catalogue.md, docs/vectors.md and docs/functions.md runs, in order, and gives what the page says."""
+"""Every example of the pages about SQL runs, in order, and gives what the page says."""
 
 from __future__ import annotations
 
