@@ -112,6 +112,8 @@ def format_pieces(text: str, arguments: int) -> list[str | int] | None:
 
 
 def json_key(key: str) -> str:
-    """The JSON path of a member."""
+    """The JSON path of a member; for an empty name in the form of a JSON pointer, as the other has none for it."""
+    if not key:
+        return "/"
     escaped = key.replace("\\", "\\\\").replace('"', '\\"')
     return f'$."{escaped}"'

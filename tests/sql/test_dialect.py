@@ -352,7 +352,7 @@ QUERIES = [
     ("select $2, $01::int", "SELECT $2, CAST($1 AS INT)"),
     ("select a || b, a->'x'->>'y' from t", "SELECT a || b, (a -> 'x') ->> 'y' FROM t"),
     ("select a->>'b.c' = 'd', a->0 from t", "SELECT (a ->> 'b.c') = 'd', a -> 0 FROM t"),
-    ("select a ? 'k' from t", "SELECT JSON_EXISTS(a, 'k') FROM t"),
+    ("select a ? 'k' from t", "SELECT POSTGRES_JSONB_EXISTS(a, 'k') FROM t"),
     ("select a ilike 'x%' and not b like 'y' from t", "SELECT a ILIKE 'x%' AND NOT b LIKE 'y' FROM t"),
     (r"select E'a\n\x41\u00e9\'''', X'00FF', 'it''s'", "SELECT 'a\nAé''''', UNHEX('00ff'), 'it''s'"),
     ("select array[1, array[2]], [1, 2][1]", "SELECT [1, [2]], [1, 2][1]"),

@@ -30,9 +30,11 @@ def world() -> Iterator[World]:
 @pytest.mark.parametrize(
     "expression",
     [
-        "encode('a', 'escape')", "decode('a', concat('hex', ''))", "'a' SIMILAR TO concat('a', '')", "format('%I', 'a')",
-        "format('%1$s%1$s', 'a')", "to_char(now(), 'Q')", "to_char(now(), concat('Y', ''))", "make_interval(days => 1)",
-        "json_extract_path('{}', concat('a', ''))", "regexp_match('a', concat('a', ''))", "'{}'::json #>> concat('{', '}')",
+        "encode('a', 'escape')", "decode('a', concat('hex', ''))", "'a' SIMILAR TO concat('a', '')",
+        "format('%I', 'a')", "format('%1$s%1$s', 'a')", "to_char(now(), 'Q')", "to_char(now(), concat('Y', ''))",
+        "make_interval(days => 1)",
+        "json_extract_path('{}', concat('a', ''))", "regexp_match('a', concat('a', ''))",
+        "'{}'::json #>> concat('{', '}')",
         f"regexp_match('a', '{'[' * 1001}')",
     ],
 )  # fmt: skip
@@ -71,7 +73,6 @@ def test_stored_texts_mean_the_same_when_they_are_read_again(expression: str) ->
     parsed = parse_expression(expression)
     again = expression_from_text(expression_to_text(parsed))
     assert expression_to_text(again) == expression_to_text(parsed)
-    assert "postgres_" not in expression or "postgres_" in expression_to_text(parsed).lower()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,8 @@ def test_stored_texts_mean_the_same_when_they_are_read_again(expression: str) ->
         ("""json_get_float('[1]', 0), json_get_bool('[true]', 0), json_as_text('[null]', 0)""", (1.0, True, None)),
         ("""json_get('{"$.a":1,"/b":2,"":3}', '$.a'), json_get('{"/b":2}', '/b'), json_get('{"":3}', '')""",
          ("1", "2", "3")),
-        ("""json_contains('{"a":null}', 'a'), json_contains('[1]', -1), json_contains('[1]', 1)""", (True, True, False)),
+        ("""json_contains('{"a":null}', 'a'), json_contains('[1]', -1), json_contains('[1]', 1)""",
+         (True, True, False)),
     ],
 )  # fmt: skip
 def test_the_json_get_family(world: World, query: str, expected: tuple[object, ...]) -> None:
@@ -121,7 +123,7 @@ def test_similar_patterns_without_other_signs_are_like_patterns(pattern: str, te
 @given(st.lists(st.text(min_size=1, max_size=5), max_size=4))
 def test_quoted_array_literals_keep_their_elements(keys: list[str]) -> None:
     quoted = ",".join('"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"' for key in keys)
-    assert text_array("{" + quoted + "}") in (keys, None if any("\n" in key for key in keys) else keys)
+    assert text_array("{" + quoted + "}") == keys
 
 
 def test_formats() -> None:
