@@ -105,8 +105,8 @@ def _count(node: exp.Anonymous, arguments: list[exp.Expr], least: int, most: int
 
 
 def _as_json(value: exp.Expr) -> exp.Expr:
-    """An operand of a JSON operator: a literal is JSON text."""
-    return exp.cast(value, "JSON") if _literal(value) is not None else value
+    """An operand of a JSON operator: a literal or parameter is JSON text."""
+    return exp.cast(value, "JSON") if _literal(value) is not None or isinstance(value, exp.Placeholder) else value
 
 
 def _step(value: exp.Expr, key: exp.Expr) -> exp.Expr:
@@ -185,7 +185,7 @@ def _containment(node: exp.Expr) -> exp.Expr:
     sides = [_as_json(node.this), _as_json(node.args["expression"])]
     if isinstance(node, exp.ArrayContainedBy):
         sides.reverse()
-    return _duck("__hr_json_contains", *(exp.cast(_duck("to_json", side), "VARCHAR") for side in sides))
+    return _duck("__hr_json_contains", *(_call("json_side", side) for side in sides))
 
 
 def _has_key(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:

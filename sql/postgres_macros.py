@@ -20,6 +20,8 @@ _CONTAINS = f"{_PREFIX}json_contains"
 _NUMBERS = "('BIGINT', 'UBIGINT', 'DOUBLE', 'HUGEINT', 'UHUGEINT')"
 _BODIES: dict[tuple[str, str], str] = {
     ("json", "j"): "TRY_CAST(j AS JSON)",
+    ("json_side", "a"): "CASE WHEN typeof(a) = 'VARCHAR' THEN CAST(CAST(CAST(a AS VARCHAR) AS JSON) AS VARCHAR) "
+    "ELSE CAST(to_json(a) AS VARCHAR) END",
     ("json_text", "j"): "json_extract_string(j, '$')",
     ("json_str", "j"): "CASE WHEN json_type(j) = 'VARCHAR' THEN j ->> '$' END",
     ("json_int", "j"): "CASE WHEN json_type(j) IN ('BIGINT', 'UBIGINT') THEN TRY_CAST(j ->> '$' AS BIGINT) END",

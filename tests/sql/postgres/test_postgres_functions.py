@@ -91,6 +91,13 @@ def test_the_json_get_family(world: World, query: str, expected: tuple[object, .
     assert world.rows(f"SELECT {query}") == [expected]
 
 
+def test_containment_reads_texts_and_parameters(world: World) -> None:
+    query = "SELECT x::JSON @> $1, x @> '{\"a\":[1]}', $1 <@ x, x @> NULL FROM (VALUES ('{\"a\":[1,2]}')) v(x)"
+    assert world.rows(query, '{"a":[2]}') == [(True, True, True, None)]
+    with pytest.raises(SqlError):
+        world.rows("SELECT concat('no', 'pe') @> '{}'")
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["a", "b"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "c"]), inner, max_size=3),
