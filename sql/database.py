@@ -32,6 +32,9 @@ from sql.indexes import building as index_building
 from sql.jobs import cleanup as job_cleanup
 from sql.jobs.service import JobService
 from sql.jobs.settings import JobSettings
+from sql.lake import jobs as lake_jobs
+from sql.lake.jobs import LakeUpkeep
+from sql.lake.publishing import LakePublisher
 from sql.limits import SqlLimits
 from sql.live.hub import LiveHub
 from sql.live.settings import LiveSettings
@@ -180,9 +183,12 @@ class Database:
         self._housekeeping = Housekeeping()
         self._housekeeping.add(MINUTE, self.audit.tick)
         self._housekeeping.add(HOUR, UserCleanup(engine, self.jobs, user_cleanup).look)
-        moving.register(self.jobs, engine)
         self._flushes = FlushScheduler(engine, self.jobs, flush)
         self._services.storages = engine.cold.resolver = StorageRegistry(engine, remote)
+        self.lake = self._services.lake = LakePublisher(engine, self._services.storages)
+        moving.register(self.jobs, engine, self.lake)
+        lake_jobs.register(self.jobs, self.lake)
+        self._housekeeping.add(MINUTE, LakeUpkeep(engine, self.jobs, self.lake).look)
         vector_jobs.register(self.jobs, self.vectors)
         self._router = engine.router = SqlRouter(self._services)
 
@@ -214,13 +220,14 @@ class Database:
         self._router.close()
 
     def figures(self) -> dict[str, int]:
-        """Figures of statements, live queries, topics and jobs for system.stats, beside those that `stats` gives."""
+        """Figures of what statements, live queries, topics, jobs and storages do for system.stats, beside `stats`."""
         statements = {
             "active_transactions": len(self._services.transactions),
             "plan_cache_size": self._services.cached_plans,
             "server_workers_busy": self._workers.busy,
         }
-        return {**statements, **self.live.stats(), **self.topics.stats(), **self.jobs.figures()}
+        storages = self._services.storages.figures()
+        return {**statements, **self.live.stats(), **self.topics.stats(), **self.jobs.figures(), **storages}
 
     # --- statements ----------------------------------------------------------------------------------------------
 

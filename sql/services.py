@@ -39,6 +39,7 @@ from storage.views import ReadView
 
 if TYPE_CHECKING:
     from sql.jobs.service import JobService
+    from sql.lake.publishing import LakePublisher
     from sql.live.live_plan import LivePlan
     from sql.storages.registry import StorageRegistry
     from sql.topics.hub import TopicHub
@@ -147,6 +148,7 @@ class Services:
         self.jobs: JobService
         """Set likewise."""
         self.storages: StorageRegistry
+        self.lake: LakePublisher
         """Set likewise."""
         self.audit: AuditLog
         """Set likewise."""
