@@ -24,12 +24,16 @@ from sql.command import Command
 from sql.diagnostics import shown_in
 from sql.duck import DuckOptions, DuckPool
 from sql.errors import InvalidSql, QueryTimeout, StorageUnavailable, Unsupported
+from sql.exports.definitions import ExportSettings
+from sql.exports.keeping import ExportKeeper
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.housekeeping import Housekeeping
 from sql.identity import Identity
 from sql.indexes import building as index_building
 from sql.jobs import cleanup as job_cleanup
+from sql.jobs.model import JobType
+from sql.jobs.run import JobRun
 from sql.jobs.service import JobService
 from sql.jobs.settings import JobSettings
 from sql.lake import jobs as lake_jobs
@@ -126,6 +130,7 @@ class Database:
         files: FileStore | None = None,
         vectors: VectorSettings | None = None,
         facts: ServerFacts | None = None,
+        exports: ExportSettings | None = None,
         audit: AuditSettings | None = None,
         user_cleanup: UserCleanupSettings | None = None,
         client_ip: Callable[[], str] = str,
@@ -183,6 +188,11 @@ class Database:
         self._housekeeping = Housekeeping()
         self._housekeeping.add(MINUTE, self.audit.tick)
         self._housekeeping.add(HOUR, UserCleanup(engine, self.jobs, user_cleanup).look)
+        self._register_backups(engine, files, exports)
+        self._services.exports = exports
+        self._exports = None if exports is None else ExportKeeper(engine, exports)
+        if self._exports is not None:
+            self._housekeeping.add(HOUR, self._exports.remove_expired)
         self._flushes = FlushScheduler(engine, self.jobs, flush)
         self._services.storages = engine.cold.resolver = StorageRegistry(engine, remote)
         self.lake = self._services.lake = LakePublisher(engine, self._services.storages)
@@ -194,6 +204,8 @@ class Database:
 
     def start(self) -> None:
         """Begin to run jobs, and to look after policies and what grows old. Raises StorageError."""
+        if self._exports is not None:
+            self._exports.clear_away()
         index_building.resume(self.jobs, self._services.engine)
         self.jobs.start()
         self._housekeeping.start()
@@ -218,6 +230,30 @@ class Database:
     def _close_engines(self) -> None:
         self._pool.close()
         self._router.close()
+
+    def _register_backups(self, engine: StorageEngine, files: FileStore | None, exports: ExportSettings | None) -> None:
+        """Have jobs of backups and exports run; what does the work is imported when one does."""
+
+        def backup(run: JobRun) -> str:
+            from sql.backup.running import run_backup
+
+            return run_backup(run, engine, files)
+
+        def restore(run: JobRun) -> str:
+            from sql.backup.running import run_restore
+
+            return run_restore(run, engine)
+
+        def export(run: JobRun) -> str:
+            from sql.exports.running import run_export
+
+            assert exports is not None
+            return run_export(run, engine, files, exports)
+
+        if exports is not None:
+            self.jobs.register(JobType.USER_EXPORT, export)
+        self.jobs.register(JobType.BACKUP, backup, lane=lambda _: "backup")
+        self.jobs.register(JobType.RESTORE, restore, lane=lambda _: "backup")
 
     def figures(self) -> dict[str, int]:
         """Figures of what statements, live queries, topics, jobs and storages do for system.stats, beside `stats`."""
@@ -294,6 +330,13 @@ class Database:
             return file, open_bytes(self._services, file)
 
         return await asyncio.to_thread(run)
+
+    async def find_export(self, user: str, export_id: str, identity: Identity) -> Path:
+        """The file of an export, if the caller may have it. Raises SqlError."""
+        from sql.exports.running import find_export
+
+        services, now = self._services, self._services.functions.now_us()
+        return await asyncio.to_thread(find_export, services.engine, services.exports, user, export_id, identity, now)
 
     def scope(self, namespace: str | None) -> str:
         """The request's namespace: as SQL folds names, capitals mean small letters unless there is one so spelt."""
