@@ -162,11 +162,8 @@ def _stats(
         s.query.table_id == table.table_id and (not table.per_user or s.request.identity.user == caller.identity.user)
         for s in live()
     )
-    segments = sum(
-        segment.status is SegmentStatus.COMMITTED and segment.user == partition
-        for segment in view.segments(table.table_id)
-    )
-    row = (table.name, table.namespace, table.schema_version, rows, segments, streams, size)
+    cold = sum(s.status is SegmentStatus.COMMITTED for s in view.segments(table.table_id, partition))
+    row = (table.name, table.namespace, table.schema_version, rows, cold, streams, size)
     return result_of(STATS_COLUMNS, [row])
 
 
