@@ -95,25 +95,25 @@ def _serve(options: argparse.Namespace) -> int:
     }
     given = {key: value for key, value in flags.items() if value is not None}
     importlib.import_module("server.memory").keep_small()  # before anything that allocates is loaded
-    _without_pandas()
+    _lean()
     code: int = importlib.import_module("server.serve").serve(options.config, given, os.environ)
     return code
 
 
 def _check(options: argparse.Namespace) -> int:
-    _without_pandas()
+    _lean()
     code: int = importlib.import_module("server.check").check(options.data)
     return code
 
 
 def _restore(options: argparse.Namespace) -> int:
-    _without_pandas()
+    _lean()
     code: int = importlib.import_module("server.backup").restore(options.backup, options.folder, options.point)
     return code
 
 
 def _backup(options: argparse.Namespace) -> int:
-    _without_pandas()
+    _lean()
     backup = importlib.import_module("server.backup")
     code: int
     if options.action == "list":
@@ -123,19 +123,28 @@ def _backup(options: argparse.Namespace) -> int:
     return code
 
 
-def _without_pandas() -> None:
-    """Keep pyarrow from importing pandas where it is installed: half a second and 50 MB for what is never used."""
-    sys.meta_path.insert(0, _WithoutPandas())
+def _lean() -> None:
+    """Keep libraries from importing what they use only where it happens to be installed, and the server never.
+
+    pyarrow takes pandas: half a second and 50 MB. PyJWT takes cryptography (which credentials of storages need later):
+    7 MB, for signatures other than the HS256 of our tokens.
+    """
+    refusing = _Refusing({"pandas", "cryptography"})
+    sys.meta_path.insert(0, refusing)
+    importlib.import_module("jwt")
+    refusing.names.remove("cryptography")
 
 
-class _WithoutPandas:
-    """A finder that finds nothing where pandas is asked for."""
+class _Refusing:
+    """A finder that finds nothing where one of `names` is asked for."""
 
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        """Refuse pandas, and leave everything else to the other finders."""
-        if name == "pandas":
-            raise ModuleNotFoundError("the server does not use pandas", name=name)
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Refuse those, and leave everything else to the other finders."""
+        if name in self.names:
+            raise ModuleNotFoundError(f"the server does not use {name} here", name=name)
 
 
 if __name__ == "__main__":

@@ -137,6 +137,7 @@ class LakePublisher:
         writer = VersionWriter(self._engine, self._storages, self._clock, self.step)
         version = writer.write(snapshot, unit, log)
         self.step("committed")
+        self._write_manifests(snapshot, unit)
         lake = LakeDef(
             unit.table.table_id, unit.storage_id, unit.root, version, unit.digest, self._clock.now_us(), unit.user
         )
@@ -144,10 +145,18 @@ class LakePublisher:
         if unit.known is not None and (unit.known.storage_id, unit.known.root) != (unit.storage_id, unit.root):
             self._withdraw(unit.known)
 
+    def _write_manifests(self, snapshot: Snapshot, unit: Unit) -> None:
+        """Bring the manifests beside the files to what the snapshot has."""
+        from sql.storages.manifest_files import write_manifests
+
+        segments = snapshot.segments(unit.table.table_id, unit.user or None)
+        write_manifests(unit.table, segments, self._storages, unit.known.published_at if unit.known else 0)
+
     def _withdraw(self, lake: LakeDef) -> None:
-        """Remove a log, unless another table's is there now."""
+        """Remove a log and the manifests below its folder, unless another table's are there now."""
         from sql.lake.log import DeltaLog
         from sql.lake.units import LAKE, LakeDef
+        from sql.storages.manifest_files import remove_manifests
 
         with self._engine.snapshot(purpose="withdrawing an open table") as snapshot:
             for other in snapshot.list_objects(LAKE, LakeDef):
@@ -155,7 +164,9 @@ class LakePublisher:
                     return
             if storage_of(snapshot, lake.storage_id) is None:
                 return  # nobody can reach it any more
-        DeltaLog(self._storages.place(lake.storage_id), lake.root).remove()
+        place = self._storages.place(lake.storage_id)
+        DeltaLog(place, lake.root).remove()
+        remove_manifests(place, lake.root)
 
 
 def _forget(lake: LakeDef) -> Callable[[WriteTransaction], None]:

@@ -387,7 +387,6 @@ def test_files_lie_where_the_templates_say(clean: RunningServer, tmp_path: Path)
         refused(answer, EXECUTION, "Cannot drop storage 'kept'")
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="no manifest.json lies beside the Parquet files")
 def test_a_manifest_lies_beside_the_files(clean: RunningServer, tmp_path: Path) -> None:
     clean.sql(f"CREATE STORAGE beside TYPE filesystem PATH '{tmp_path}/s'")
     clean.sql("CREATE TABLE app.t (id INT PRIMARY KEY) WITH (STORAGE_ID = 'beside'); INSERT INTO app.t VALUES (1)")
