@@ -41,8 +41,8 @@ Check = Callable[[], None]
 
 README = """This is what {user} has in this database, as of {created} (UTC).
 
-Each table comes as <namespace>/<table>.csv and <namespace>/<table>.parquet (or one of them); files of its rows are in
-files/<namespace>/<table>. manifest.json lists the tables with their columns and numbers of rows.
+Each table comes as <table>.csv and <table>.parquet (or one of them) in the folder <namespace>/<table>; files of rows
+are in files/<namespace>/<table>. manifest.json lists the tables with their columns and numbers of rows.
 
 CSV is UTF-8 with a header line. NULL is an empty field, an empty text is "". Times with a zone are UTC. BYTES are
 hexadecimal, EMBEDDING a JSON array. A FILE column holds a JSON object; its "id" begins the name of the file.
@@ -99,7 +99,7 @@ class Archive:
         data = []
         rows = 0
         for form in formats:
-            name = f"{base}.{form}"
+            name = f"{base}/{path_name(table.name)}.{form}"
             rows = (self._csv if form == "csv" else self._parquet)(name, table)
             data.append(name)
         columns = {column.name: str(column.type) for column in table.columns}

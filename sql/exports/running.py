@@ -7,6 +7,7 @@ may act for a user exports for them: EXECUTE AS USER 'ann' (EXPORT USER DATA).
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from urllib.parse import quote
 from sql.computed_results import result_of
 from sql.errors import ExportNotFound, InvalidInput, PermissionDenied, Unsupported
 from sql.exports.archive import Archive
-from sql.exports.definitions import EXPORT_ID, EXPORT_KIND, FORMATS, UNFINISHED, ExportDef, ExportSettings
+from sql.exports.definitions import EXPORT_KIND, FORMATS, UNFINISHED, ExportDef, ExportSettings
 from sql.identity import Identity
 from sql.jobs.model import JobDef, JobStatus, JobType
 from sql.jobs.run import JobRun
@@ -45,6 +46,9 @@ _COLUMNS = (
     SystemColumn("message", TEXT),
     SystemColumn("download_url", TEXT),
 )
+
+_PLAUSIBLE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What could be the id of an export; whatever else is asked for is refused before it is looked for."""
 
 
 def start_export(formats: tuple[str, ...], context: StatementContext, services: Services) -> StatementResult:
@@ -146,7 +150,7 @@ def find_export(
     engine: StorageEngine, settings: ExportSettings | None, user: str, export_id: str, identity: Identity, now_us: int
 ) -> Path:
     """The file of an export, if the caller may have it. Raises InvalidInput, PermissionDenied, ExportNotFound."""
-    if EXPORT_ID.fullmatch(export_id) is None:
+    if _PLAUSIBLE_ID.fullmatch(export_id) is None:
         raise InvalidInput("Invalid export id")
     if not user or len(user) > 256 or any(character in "/\\\0" for character in user) or user in {".", ".."}:
         raise InvalidInput("Invalid user id")

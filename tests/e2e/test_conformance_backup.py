@@ -46,9 +46,7 @@ def test_a_backup(roles: Roles, tmp_path: Path, form: str) -> None:
 
 def test_what_comes_back(roles: Roles, serve: Serve, tmp_path: Path) -> None:
     done(roles.server, roles.post("dba", f"BACKUP DATABASE TO '{tmp_path}/b'"), "BK")
-    ran = run_command("restore", tmp_path / "b", "--data", tmp_path / "again")
-    if ran.returncode != 0:  # the order of the arguments is the command's own
-        ran = run_command("restore", "--data", tmp_path / "again", "--from", tmp_path / "b")
+    ran = run_command("restore", tmp_path / "b", tmp_path / "again")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     other = serve(data=tmp_path / "again")
     other.set_up()
@@ -130,6 +128,6 @@ def test_rows_written_meanwhile_do_not_tear_it(roles: Roles, serve: Serve, tmp_p
         server.sql("BEGIN; UPDATE app.x SET n = n + 1 WHERE id = 1; UPDATE app.y SET n = n - 1 WHERE id = 1; COMMIT")
     assert ended(server, job)["status"] == "completed"
     assert server.rows("SELECT n FROM app.x UNION ALL SELECT n FROM app.y") == [[20], [-20]]
-    assert run_command("restore", tmp_path / "b", "--data", tmp_path / "again").returncode == 0
+    assert run_command("restore", tmp_path / "b", tmp_path / "again").returncode == 0
     other = serve(data=tmp_path / "again").set_up()
     assert other.rows("SELECT x.n + y.n FROM app.x JOIN app.y ON x.id = y.id") == [[0]]
