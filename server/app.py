@@ -18,6 +18,7 @@ from server.active import ActiveRequests
 from server.errors import HttpError
 from server.middleware.gate import Gate
 from server.routes import openapi
+from server.routes.exports import ExportsRoute
 from server.routes.files import FilesRoute
 from server.routes.health import HealthRoutes
 from server.routes.ingest import IngestRoute
@@ -54,6 +55,7 @@ def own_routes(state: AppState, active: ActiveRequests) -> list[Route]:
     return [
         Route(INGEST_PATH, IngestRoute(state, active).ingest, methods=["POST"]),
         *FilesRoute(state).routes(),
+        *ExportsRoute(state).routes(),
         *HealthRoutes(state).routes(),
         *openapi.routes(),
     ]

@@ -38,6 +38,7 @@ from server.state import AppState
 from sql.audit_log import AuditSettings
 from sql.database import Database
 from sql.duck import DuckOptions, bound_process_memory
+from sql.exports.definitions import ExportSettings
 from sql.jobs.settings import JobSettings
 from sql.limits import SqlLimits
 from sql.live.settings import LiveSettings
@@ -244,6 +245,9 @@ async def assemble(config: Config, engine: StorageEngine, folder: Path, address:
             client_ip=client_of_current,
             vectors=vector_settings(config, folder / "vectors"),
             facts=facts,
+            exports=ExportSettings(
+                folder / "exports", config.exports.retention_days * 86_400.0, config.exports.max_bytes
+            ),
         )
         stack.callback(database.close)
         upgrades = Upgrades(config.security, context.cookies)

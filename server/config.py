@@ -402,6 +402,13 @@ class JobsSection(msgspec.Struct, frozen=True):
     ] = 10.0
 
 
+class ExportsSection(msgspec.Struct, frozen=True):
+    """What users export of their own data."""
+
+    retention_days: Annotated[float, Meta(gt=0, le=3650, description="How long an export can be downloaded")] = 7.0
+    max_bytes: Annotated[int, Meta(ge=1, description="Largest export")] = 16 * GIB
+
+
 class FlushSection(msgspec.Struct, frozen=True):
     """When rows of tables with a flush policy move to cold files."""
 
@@ -507,6 +514,7 @@ class Config(msgspec.Struct, frozen=True):
     live: LiveSection = msgspec.field(default_factory=LiveSection)
     topics: TopicsSection = msgspec.field(default_factory=TopicsSection)
     jobs: JobsSection = msgspec.field(default_factory=JobsSection)
+    exports: ExportsSection = msgspec.field(default_factory=ExportsSection)
     flush: FlushSection = msgspec.field(default_factory=FlushSection)
     execution: ExecutionSection = msgspec.field(default_factory=ExecutionSection)
     duckdb: DuckdbSection = msgspec.field(default_factory=DuckdbSection)

@@ -132,6 +132,22 @@ _SQL = (
         ),
     ),
     Operation(
+        method="GET", path="/v1/exports/{user_id}/{export_id}", name="downloadExport", tag="SQL", bearer=True,
+        summary="Download an export that EXPORT USER DATA has made",
+        parameters=(Parameter("user_id", "Whose data it is"), Parameter("export_id", "Id of the job that made it")),
+        answers=(
+            Answer(200, "The export", "application/zip"), Answer(206, "A part of it", "application/zip"),
+            Answer(400, "No id of an export, or no range", (FileFailure, "text/plain")),
+            Answer(401, "No bearer token, or none that is valid", SqlFailure),
+            Answer(403, "It is another user's", FileFailure),
+            Answer(404, "No such export, or not any more", FileFailure),
+            Answer(416, "The range has no bytes of the file", "text/plain"),
+            Answer(429, "Too many requests; see Retry-After", SqlFailure),
+            Answer(500, "Unexpected; the body has the request id", Failure),
+            Answer(503, "Overloaded or shutting down; see Retry-After", FileFailure),
+        ),
+    ),
+    Operation(
         method="POST", path="/v1/api/ingest/{namespace}/{table}", name="ingest", tag="SQL", bearer=True,
         summary="Insert all rows of a body, or none",
         description="The content type says what the body is; columns are matched by name and typed by the table.",

@@ -37,14 +37,36 @@ def serve(config_path: Path | None, flags: Mapping[tuple[str, str], object], env
         return _say(str(error), 2)
     configure(config.logging)
     try:
+        _put_restored(Path(config.storage.data_path))
         folder = prepare(Path(config.storage.data_path))
         listener = bind(config.server.host, config.server.port)
-    except (DataFolderError, ListenError) as error:
+    except (DataFolderError, ListenError, NotRestored) as error:
         return _say(str(error), 1)
     with listener:
         code = _serve(config, folder, listener)
     _end_threads(code)
     return code
+
+
+class NotRestored(Exception):
+    """A restored data folder could not be put in place; the message is a sentence."""
+
+
+def _put_restored(path: Path) -> None:
+    """Put the data folder in place that RESTORE DATABASE has prepared, if it has."""
+    folder = path.expanduser().absolute()
+    if not folder.with_name(f"{folder.name}.restore.json").exists():
+        return
+    from sql.backup.layout import BackupError
+    from sql.backup.swapping import swap_pending
+    from storage.errors import StorageError
+
+    try:
+        done = swap_pending(folder)
+    except (BackupError, StorageError, OSError) as error:
+        raise NotRestored(f"the restored data folder could not be put in place: {error}") from error
+    if done is not None:
+        logging.getLogger("headrace").warning("%s", done)
 
 
 def _serve(config: Config, folder: Path, listener: socket.socket) -> int:

@@ -105,6 +105,9 @@ class Database(Protocol):
     async def open_file(self, request: FileRequest, identity: Identity) -> tuple[StoredFile, BlobReader]:
         """The file that a download names, if the caller may read it, and its bytes; raises SqlError."""
 
+    async def find_export(self, user: str, export_id: str, identity: Identity) -> Path:
+        """The file of an export, if the caller may have it; raises SqlError."""
+
     async def ingest(self, namespace: str, table: str, file: Path, content_type: str, identity: Identity) -> int:
         """Insert all rows of a file into a table, or none; returns how many. Raises SqlError."""
 

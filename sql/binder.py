@@ -28,6 +28,7 @@ from sql.index_access import scan_indexes
 from sql.native_plan import plan_native
 from sql.plain import parameter_index
 from sql.plan import JsonKind, Operand, Parameter, Path, QueryPlan, Source
+from sql.postgres_functions import rewrite_postgres
 from sql.pruning import column_ranges
 from sql.pushdown import key_access, key_terms
 from sql.rewrite import HiddenParameters, name_outputs, rewrite_bare_functions, rewrite_functions, unqualify_columns
@@ -105,6 +106,7 @@ class _Binder:
         self.tree = rewrite_session_functions(self.tree, context.namespace)
         self.tree = spell_out_rows(self.tree)
         self.tree, self.volatile = rewrite_functions(self.tree, self.hidden)
+        self.tree = rewrite_postgres(self.tree)
         self.uses = self._resolve()
         rewrite_bare_functions(self.tree, self.uses, self.hidden)
         rewrite_bare_session_functions(self.tree, self.uses, context.namespace)

@@ -30,8 +30,13 @@ from sql.housekeeping import Housekeeping
 from sql.identity import Identity
 from sql.indexes import building as index_building
 from sql.jobs import cleanup as job_cleanup
+from sql.jobs.model import JobType
+from sql.jobs.run import JobRun
 from sql.jobs.service import JobService
 from sql.jobs.settings import JobSettings
+from sql.lake import jobs as lake_jobs
+from sql.lake.jobs import LakeUpkeep
+from sql.lake.publishing import LakePublisher
 from sql.limits import SqlLimits
 from sql.live.hub import LiveHub
 from sql.live.settings import LiveSettings
@@ -66,6 +71,7 @@ from storage.engine import StorageEngine
 from storage.file_store import FileStore
 
 if TYPE_CHECKING:
+    from sql.exports.definitions import ExportSettings
     from sql.files.downloads import FileRequest, StoredFile
     from sql.files.references import UploadedFile
 
@@ -123,6 +129,7 @@ class Database:
         files: FileStore | None = None,
         vectors: VectorSettings | None = None,
         facts: ServerFacts | None = None,
+        exports: ExportSettings | None = None,
         audit: AuditSettings | None = None,
         user_cleanup: UserCleanupSettings | None = None,
         client_ip: Callable[[], str] = str,
@@ -180,14 +187,21 @@ class Database:
         self._housekeeping = Housekeeping()
         self._housekeeping.add(MINUTE, self.audit.tick)
         self._housekeeping.add(HOUR, UserCleanup(engine, self.jobs, user_cleanup).look)
-        moving.register(self.jobs, engine)
+        self._register_backups(engine, files, exports)
+        self._services.exports = exports
+        self._housekeeping.add(HOUR, self._remove_old_exports)
         self._flushes = FlushScheduler(engine, self.jobs, flush)
         self._services.storages = engine.cold.resolver = StorageRegistry(engine, remote)
+        self.lake = self._services.lake = LakePublisher(engine, self._services.storages)
+        moving.register(self.jobs, engine, self.lake)
+        lake_jobs.register(self.jobs, self.lake)
+        self._housekeeping.add(MINUTE, LakeUpkeep(engine, self.jobs, self.lake).look)
         vector_jobs.register(self.jobs, self.vectors)
         self._router = engine.router = SqlRouter(self._services)
 
     def start(self) -> None:
         """Begin to run jobs, and to look after policies and what grows old. Raises StorageError."""
+        self._remove_old_exports(at_start=True)
         index_building.resume(self.jobs, self._services.engine)
         self.jobs.start()
         self._housekeeping.start()
@@ -213,14 +227,50 @@ class Database:
         self._pool.close()
         self._router.close()
 
+    def _register_backups(self, engine: StorageEngine, files: FileStore | None, exports: ExportSettings | None) -> None:
+        """Have jobs of backups and exports run; what does the work is imported when one does."""
+
+        def backup(run: JobRun) -> str:
+            from sql.backup.running import run_backup
+
+            return run_backup(run, engine, files)
+
+        def restore(run: JobRun) -> str:
+            from sql.backup.running import run_restore
+
+            return run_restore(run, engine)
+
+        def export(run: JobRun) -> str:
+            from sql.exports.running import run_export
+
+            assert exports is not None
+            return run_export(run, engine, files, exports)
+
+        if exports is not None:
+            self.jobs.register(JobType.USER_EXPORT, export)
+        self.jobs.register(JobType.BACKUP, backup, lane=lambda _: "backup")
+        self.jobs.register(JobType.RESTORE, restore, lane=lambda _: "backup")
+
+    def _remove_old_exports(self, *, at_start: bool = False) -> None:
+        exports = self._services.exports
+        if exports is None or not exports.folder.is_dir():
+            return  # nobody has exported anything
+        from sql.exports.keeping import ExportKeeper
+
+        keeper = ExportKeeper(self._services.engine, exports)
+        if at_start:
+            keeper.clear_away()
+        keeper.remove_expired()
+
     def figures(self) -> dict[str, int]:
-        """Figures of statements, live queries, topics and jobs for system.stats, beside those that `stats` gives."""
+        """Figures of what statements, live queries, topics, jobs and storages do for system.stats, beside `stats`."""
         statements = {
             "active_transactions": len(self._services.transactions),
             "plan_cache_size": self._services.cached_plans,
             "server_workers_busy": self._workers.busy,
         }
-        return {**statements, **self.live.stats(), **self.topics.stats(), **self.jobs.figures()}
+        storages = self._services.storages.figures()
+        return {**statements, **self.live.stats(), **self.topics.stats(), **self.jobs.figures(), **storages}
 
     # --- statements ----------------------------------------------------------------------------------------------
 
@@ -287,6 +337,13 @@ class Database:
             return file, open_bytes(self._services, file)
 
         return await asyncio.to_thread(run)
+
+    async def find_export(self, user: str, export_id: str, identity: Identity) -> Path:
+        """The file of an export, if the caller may have it. Raises SqlError."""
+        from sql.exports.running import find_export
+
+        services, now = self._services, self._services.functions.now_us()
+        return await asyncio.to_thread(find_export, services.engine, services.exports, user, export_id, identity, now)
 
     def scope(self, namespace: str | None) -> str:
         """The request's namespace: as SQL folds names, capitals mean small letters unless there is one so spelt."""

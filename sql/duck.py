@@ -30,6 +30,7 @@ from sql import duck_api
 from sql.duck_errors import is_fatal, translate
 from sql.errors import Overloaded, SqlError
 from sql.functions import FunctionContext
+from sql.postgres_macros import add_macros
 from sql.rewrite import SNOWFLAKE_FUNCTION, ULID_FUNCTION, UUID_FUNCTION
 from sql.watchdog import Watchdog
 from sql.workers import Control
@@ -302,6 +303,7 @@ class DuckPool:
             (ULID_FUNCTION, ulids, "VARCHAR"),
         ):
             connection.create_function(name, function, ["DOUBLE"], result, type=ARROW, side_effects=True)
+        add_macros(connection)
         for name in _SQUARES:
             short = [
                 f"CASE WHEN strlen({text}) > {_LONGEST_COMPARED} THEN "

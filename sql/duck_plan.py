@@ -37,6 +37,7 @@ from sql.plan import (
     Scan,
     Source,
 )
+from sql.postgres_macros import MACROS
 from sql.pruning import column_ranges
 from sql.pushdown import key_access, key_terms
 from sql.rewrite import PRIVATE_FUNCTIONS, HiddenParameters, function_name, point_at_scans
@@ -144,7 +145,7 @@ class _Engine:
         text, positions = self._generate(types)
         try:
             called = guard.check(
-                session.serialize, text, positions, self._scans, PRIVATE_FUNCTIONS, self._names, self._places
+                session.serialize, text, positions, self._scans, PRIVATE_FUNCTIONS | MACROS, self._names, self._places
             )  # fmt: skip
         except duckdb.Error as error:
             raise self._error(error, positions) from None

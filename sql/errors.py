@@ -223,6 +223,13 @@ class FileNotFound(SqlError):
     status = 404
 
 
+class ExportNotFound(SqlError):
+    """There is no such export, or not any more."""
+
+    code = "EXPORT_NOT_FOUND"
+    status = 404
+
+
 class StorageFullError(SqlError):
     """The disk or the storage limit is full."""
 

@@ -7,8 +7,10 @@ from typing import Final
 
 from sql import parser_live as live
 from sql import parser_vectors as vectors
+from sql.backup.statements import parse_backup, parse_restore
 from sql.cluster_statements import parse_cluster
 from sql.command import Command
+from sql.exports.statements import parse_export, parse_show_export
 from sql.indexes.statements import (
     parse_create_index,
     parse_create_unique_index,
@@ -32,6 +34,10 @@ ADMINISTRATION: Final[dict[tuple[str, ...], Callable[[Cursor], Command]]] = {
     ("storage", "check"): storages.parse_check,
     ("storage", "flush"): storages.parse_flush,
     ("storage", "compact"): storages.parse_compact,
+    ("backup", "database"): parse_backup,
+    ("restore", "database"): parse_restore,
+    ("export", "user", "data"): parse_export,
+    ("show", "export"): parse_show_export,
     ("create", "index"): parse_create_index,
     ("create", "unique", "index"): parse_create_unique_index,
     ("drop", "index"): parse_drop_index,

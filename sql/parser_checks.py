@@ -17,6 +17,7 @@ from sqlglot.tokenizer_core import Token
 
 from sql.diagnostics import Source, shown
 from sql.errors import Unsupported
+from sql.parser_names import JSON_PATH, KEPT_NAMES
 from sql.splitter import MAX_JOINS
 
 MAX_DEPTH: Final = 200
@@ -35,7 +36,6 @@ _FORBIDDEN: dict[type[exp.Expr], str] = {
     exp.Drop: "DROP inside another statement is",
     exp.Insert: "INSERT inside another statement is",
     exp.Into: "SELECT … INTO is",
-    exp.JSONBExtractScalar: "The operator #>> (write -> for each step) is",
     exp.Lock: "FOR UPDATE and FOR SHARE are",
     exp.MatchRecognize: "MATCH_RECOGNIZE is",
     exp.Merge: "MERGE is",
@@ -104,7 +104,7 @@ def check_tree(tree: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
 
 _CHECKED = frozenset({
     exp.Placeholder, exp.Parameter, exp.Select, exp.Fetch, exp.Cast, exp.TryCast, exp.JSONBContainsTopKey,
-    exp.JSONBExtract,
+    exp.JSONBExtract, exp.JSONBExtractScalar,
 })  # fmt: skip
 
 
@@ -122,7 +122,16 @@ def _check(node: exp.Expr, source: Source, tokens: list[Token]) -> exp.Expr:
         if not node.expressions:
             raise source.error("SELECT needs at least one column.", offset_of(node, tokens))
     elif isinstance(node, exp.JSONBContainsTopKey):
-        replacement = exp.Anonymous(this="json_exists", expressions=[node.this, node.expression])
+        replacement = exp.Anonymous(this=f"{KEPT_NAMES}jsonb_exists", expressions=[node.this, node.expression])
+        node.replace(replacement)
+        return replacement
+    elif isinstance(node, exp.JSONBExtractScalar):
+        path = node.expression
+        name = "path_text"
+        if isinstance(path, exp.Literal) and path.name.startswith(JSON_PATH):
+            path.set("this", path.name.removeprefix(JSON_PATH))
+            name = "path"
+        replacement = exp.Anonymous(this=f"{KEPT_NAMES}{name}", expressions=[node.this, path])
         node.replace(replacement)
         return replacement
     elif isinstance(node, exp.JSONBExtract):  # an arrow that `parser_queries` kept from being a lambda's

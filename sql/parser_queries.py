@@ -14,6 +14,7 @@ from sql.errors import SqlError, Unsupported
 from sql.output_names import note_names
 from sql.parser_checks import check_tree, offset_of
 from sql.parser_dialect import Headrace
+from sql.parser_names import keep_meanings
 
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about what clients write
 
@@ -63,9 +64,7 @@ def _prepared(tokens: list[Token], source: Source) -> list[Token]:
     argument begins with it, unless the function takes lambdas.
     """
     kinds = {token.token_type for token in tokens}
-    if TokenType.HASH_ARROW in kinds:
-        start = next(token.start for token in tokens if token.token_type is TokenType.HASH_ARROW)
-        raise source.error("The operator #> (write -> for each step) is not supported.", start, Unsupported)
+    tokens = keep_meanings(tokens, source)
     if TokenType.ARROW in kinds:
         tokens = _with_json_arrows(tokens)
     if TokenType.ARRAY in kinds:

@@ -8,6 +8,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from sql.errors import InvalidSql, Unsupported
+from sql.parser_names import KEPT_NAMES
 from sql.plan import HIDDEN_COLUMNS
 from sql.result_columns import table_column
 from sql.results import ResultColumn, StatementResult
@@ -91,7 +92,8 @@ def _plan_item(item: exp.Expr, table: TableDef, alias: str, nodes: list[exp.Expr
 def _generated_name(node: exp.Expr) -> str:
     """The name of an output without an alias: the function's, or the expression's text."""
     if isinstance(node, exp.Func) and not isinstance(node, (exp.Cast, exp.Binary)):
-        return str(node.name if isinstance(node, exp.Anonymous) else node.sql_name()).lower()
+        name = str(node.name if isinstance(node, exp.Anonymous) else node.sql_name()).lower()
+        return name.removeprefix(KEPT_NAMES)
     return node.sql(dialect="duckdb")
 
 

@@ -11,10 +11,9 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
-from sql.errors import Unsupported
 from sql.output_names import WRITTEN
 from sql.plan import Source
-from sql.scope import TableUse, invalid, position, shows_several
+from sql.scope import TableUse, invalid, shows_several
 
 PRIVATE_PREFIX = "__hr_"
 """Functions of ours inside DuckDB; a query that names one is refused."""
@@ -109,9 +108,6 @@ def _replacement(node: exp.Func, name: str, hidden: HiddenParameters) -> exp.Exp
         return exp.cast(hidden.placeholder(Source.ROLE), "VARCHAR")
     if name == "age" and len(arguments) == 1:
         return exp.Anonymous(this="age", expressions=[exp.cast(_timestamp(hidden), "DATE"), arguments[0]])
-    if name == "to_char" and isinstance(node, exp.ToChar) and node.args.get("format"):
-        line, column = position(node)  # sqlglot would leave the format out
-        raise Unsupported("to_char() with a format is not supported; use strftime().", line=line, column=column)
     return None
 
 

@@ -378,9 +378,9 @@ class _RowsView:
         """Of the base, or the number of extra rows."""
         return self._rows.num_rows if table.table_id == ROWS_TABLE_ID else self._base.count(table, partition)
 
-    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+    def segments(self, table_id: int | None = None, user: str | None = None) -> Sequence[Segment]:
         """Of the base."""
-        return self._base.segments(table_id)
+        return self._base.segments(table_id, user)
 
     def stored_bytes(self, table: TableDef, partition: str) -> int:
         """Of the base, or of the extra rows."""

@@ -38,7 +38,9 @@ from storage.transaction import Transaction
 from storage.views import ReadView
 
 if TYPE_CHECKING:
+    from sql.exports.definitions import ExportSettings
     from sql.jobs.service import JobService
+    from sql.lake.publishing import LakePublisher
     from sql.live.live_plan import LivePlan
     from sql.storages.registry import StorageRegistry
     from sql.topics.hub import TopicHub
@@ -147,11 +149,14 @@ class Services:
         self.jobs: JobService
         """Set likewise."""
         self.storages: StorageRegistry
+        self.lake: LakePublisher
         """Set likewise."""
         self.audit: AuditLog
         """Set likewise."""
         self.files: FileStore | None = None
         """Where files are stored; None where there are none."""
+        self.exports: ExportSettings | None = None
+        """Where exports lie; None where there are none."""
         self.vectors: VectorUpkeep
         """What builds vector indexes and keeps them; set by `sql.database.Database`."""
         self.live_plans: PlanCache[LivePlan] = PlanCache(limits.plan_cache_entries)

@@ -25,6 +25,7 @@ from sql.system_tables import SystemColumn, SystemContext, SystemTable, SystemTa
 from sql.table_name import TableName
 from sql.views.reading import may_know, readable_views
 from storage.catalog import TableDef
+from storage.cold_segments import SegmentStatus
 from storage.types import BIGINT, BOOLEAN, INT, TEXT, arrow_type
 from storage.view_definitions import ViewDef
 from storage.views import ReadView
@@ -161,7 +162,8 @@ def _stats(
         s.query.table_id == table.table_id and (not table.per_user or s.request.identity.user == caller.identity.user)
         for s in live()
     )
-    row = (table.name, table.namespace, table.schema_version, rows, 0, streams, size)
+    cold = sum(s.status is SegmentStatus.COMMITTED for s in view.segments(table.table_id, partition))
+    row = (table.name, table.namespace, table.schema_version, rows, cold, streams, size)
     return result_of(STATS_COLUMNS, [row])
 
 

@@ -33,6 +33,7 @@ import pyarrow.compute as pc
 
 from sql.errors import ExecutionError
 from storage.types import ColumnType, Kind
+from storage.uuid_text import uuid_texts
 
 Column: TypeAlias = pa.Array | pa.ChunkedArray
 
@@ -40,8 +41,6 @@ LARGEST_SAFE = 2**53 - 1
 """The largest integer that clients with 64-bit floats for numbers read exactly."""
 
 _COUNTS = frozenset({Kind.TIMESTAMP, Kind.DATETIME, Kind.DATE, Kind.TIME})
-_HEX_DIGITS = np.frombuffer(bytes(range(256)).hex().encode(), np.uint8).reshape(256, 2)
-_UUID_DIGITS = [i for i in range(36) if i not in (8, 13, 18, 23)]
 _AS_STORED = frozenset({Kind.BOOLEAN, Kind.SMALLINT, Kind.INT, Kind.TEXT, Kind.JSON, Kind.FILE})
 
 
@@ -191,19 +190,8 @@ def _decimals(column: Column) -> list[object]:
 def _uuids(column: Column) -> list[object]:
     texts: list[object] = []
     for chunk in _chunks(column):
-        texts += _uuid_texts(chunk).to_pylist()
+        texts += uuid_texts(chunk).to_pylist()
     return texts
-
-
-def _uuid_texts(array: pa.Array) -> pa.Array:
-    """Hyphenated texts, built as one matrix of 36 ASCII characters a row."""
-    count = len(array)
-    raw = np.frombuffer(array.buffers()[1], np.uint8)[array.offset * 16 :][: count * 16]
-    texts = np.full((count, 36), ord("-"), np.uint8)
-    texts[:, _UUID_DIGITS] = _HEX_DIGITS[raw].reshape(count, 32)
-    offsets = np.arange(count + 1, dtype=np.int32) * 36
-    plain = pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(texts))
-    return pc.if_else(array.is_valid(), plain, None) if array.null_count else plain
 
 
 def _byte_lists(column: Column) -> list[object]:

@@ -1,10 +1,10 @@
 """Cold batches as Parquet: how a segment's bytes are made, and how columns of a row group are read back.
 
-Other engines read these files, so columns have the names that they have when the file is written, and types that are
-read alike everywhere: TIMESTAMP without zone and DATETIME in UTC, both in microseconds; UUID, DECIMAL, DATE and TIME by
-their logical types; EMBEDDING as list of float; JSON and FILE as text. `_seq` (and `_row_id`, where there is no
-primary key) come first. Each field carries the id of its column as Parquet field id. We read by position, which the
-schema version of the stub tells, so a column that was renamed since is found.
+Other engines read these files, so columns have names that never change (`storage.physical_names`), and types that are
+read alike everywhere: TIMESTAMP without zone and DATETIME in UTC, both in microseconds; DECIMAL and DATE by their
+logical types; EMBEDDING as list of float; JSON and FILE as text; UUID and TIME, which the open table format does not
+have, as text. `_seq` (and `_row_id`, where there is no primary key) come first. Each field carries the id of its column
+as Parquet field id. We read by position, which the schema version of the stub tells.
 
 Compression is Snappy: of the codecs that every reader has it is the quickest to decode, and a point read that misses
 the cache decodes a whole row group. Pages carry checksums (verified on every read), key columns Bloom filters.
@@ -18,12 +18,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from storage.contiguous import one_array
 from storage.errors import StorageCorrupt
 from storage.layout import TableLayout
+from storage.physical_names import physical_names
 from storage.types import ColumnType, Kind
+from storage.uuid_text import uuid_bytes, uuid_texts
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -81,35 +84,38 @@ def file_schema(layout: TableLayout, version: int) -> pa.Schema:
     """The schema of a file: the stored one with names, field ids and types for other readers."""
     stored = layout.stored_schema(version)
     columns = layout.columns_at(version)
+    named = physical_names(layout.table)
     fields = [
         pa.field(field.name, field.type, nullable=False, metadata={_FIELD_ID: str(number).encode()})
         for field, number in zip(stored, (SEQ_FIELD_ID, ROW_ID_FIELD_ID)[: layout.first_column], strict=False)
     ]
     fields += [
-        pa.field(c.name, _outward_type(c.type, f.type), metadata={_FIELD_ID: str(c.column_id).encode()})
+        pa.field(named[c.column_id], _outward_type(c.type, f.type), metadata={_FIELD_ID: str(c.column_id).encode()})
         for c, f in zip(columns, list(stored)[layout.first_column :], strict=True)
     ]
     return pa.schema(fields)
 
 
 def _outward_type(column: ColumnType, stored: pa.DataType) -> pa.DataType:
-    if column.kind is Kind.UUID:
-        return pa.uuid()
+    if column.kind in {Kind.UUID, Kind.TIME}:
+        return pa.string()
     return pa.list_(pa.field("element", pa.float32())) if column.kind is Kind.EMBEDDING else stored
 
 
 def _outward(array: pa.Array, field: pa.Field) -> pa.Array:
     if array.type == field.type:
         return array
-    if isinstance(field.type, pa.UuidType):
-        return pa.ExtensionArray.from_storage(field.type, array)
-    return array.cast(field.type)
+    return uuid_texts(array) if pa.types.is_fixed_size_binary(array.type) else array.cast(field.type)
 
 
 def _inward(array: pa.Array, wanted: pa.DataType) -> pa.Array:
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    return array if array.type == wanted else array.cast(wanted)
+    if array.type == wanted:
+        return array
+    if pa.types.is_fixed_size_binary(wanted):
+        return uuid_bytes(array)
+    if pa.types.is_time(wanted):
+        return pc.binary_join_element_wise("1970-01-01", array, " ").cast(pa.timestamp("us")).cast(wanted)
+    return array.cast(wanted)
 
 
 def _bloom_filters(layout: TableLayout, version: int, groups: Sequence[pa.RecordBatch]) -> dict[str, object] | None:
@@ -118,7 +124,8 @@ def _bloom_filters(layout: TableLayout, version: int, groups: Sequence[pa.Record
         return None
     keys = {*layout.table.primary_key}
     kinds = {Kind.BOOLEAN}  # Parquet has no Bloom filters for them
-    names = [c.name for c in layout.columns_at(version) if c.column_id in keys and c.type.kind not in kinds]
+    named = physical_names(layout.table)
+    names = [named[c.column_id] for c in layout.columns_at(version) if c.column_id in keys and c.type.kind not in kinds]
     return {name: {"ndv": rows, "fpp": 0.05} for name in names} or None
 
 

@@ -101,9 +101,11 @@ def read_segment(reader: Reader, row_prefix: bytes, segment_id: int) -> Segment 
     return None if value is None else _decode(value)
 
 
-def segments_of(reader: Reader, table_id: int | None = None, *, prefix: bytes = COMMITTED_PREFIX) -> Iterator[Segment]:
-    """The records of a table, or all, by table, partition and id."""
-    return (segment for _, segment in segment_items(reader, table_id, prefix=prefix))
+def segments_of(
+    reader: Reader, table_id: int | None = None, *, prefix: bytes = COMMITTED_PREFIX, partition: bytes = b""
+) -> Iterator[Segment]:
+    """The records of a table (or of one partition of it), or all, by table, partition and id."""
+    return (segment for _, segment in segment_items(reader, table_id, prefix=prefix, partition=partition))
 
 
 def segment_items(

@@ -34,6 +34,7 @@ from storage.writer import Counters, WriteTransaction
 
 if TYPE_CHECKING:
     from storage.check import Problem
+    from storage.page_copy import PageCopy
 
 T = TypeVar("T")
 
@@ -212,6 +213,25 @@ class StorageEngine:
 
         with self.snapshot(lease=86_400.0, purpose="check") as snapshot, snapshot.reading() as reader:
             return check_reader(reader)
+
+    def copy_pages(self, *, lease: float, purpose: str) -> PageCopy:
+        """The pages of the newest commit, to be copied while others write (see `storage.page_copy`). Close it."""
+        from storage.page_copy import begin_copy  # a server at rest does without it
+
+        copies: list[PageCopy] = []
+
+        def begin(wtxn: WriteTransaction) -> None:
+            while copies:  # of a run of this work that did not come to its end
+                copies.pop().close()
+            snapshot = self.snapshot(lease=lease, purpose=purpose)
+            try:
+                copies.append(begin_copy(self._environment, snapshot))
+            except BaseException:
+                snapshot.close()
+                raise
+
+        self.submit_exclusive(begin).result()
+        return copies[0]
 
     def watch_objects(self, watcher: ObjectWatcher) -> None:
         """Have a callback told of catalog objects that change, on the writer's thread: it must not block or raise."""

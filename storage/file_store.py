@@ -12,9 +12,10 @@ there is never a live row without its bytes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -67,6 +68,8 @@ class FileStore:
         self._lock = threading.Lock()
         self._under_way: set[FileKey] = set()
         self._stored = self._stored_bytes = self._removed = self._failed = 0
+        self._removing = threading.Lock()
+        self._holders = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace-files", daemon=True)
 
@@ -135,6 +138,18 @@ class FileStore:
         """Open a file's bytes; None when they are gone. Raises BlobError."""
         return self.blobs.open(path_of(key, record))
 
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Remove nothing during the block: the files that a snapshot opened in it refers to stay where they are."""
+        with self._removing:
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._removing:
+                self._holders -= 1
+            self._engine.files_left.set()
+
     # --- removing ------------------------------------------------------------------------------------------------
 
     def collect(self) -> int:
@@ -190,6 +205,10 @@ class FileStore:
                 return
 
     def _remove(self, keys: Sequence[FileKey]) -> int:
+        with self._removing:
+            return 0 if self._holders else self._remove_now(keys)
+
+    def _remove_now(self, keys: Sequence[FileKey]) -> int:
         if not keys or all(self._read(lambda reader: [_needed(read_record(reader, key)) for key in keys])):
             return 0
 

@@ -227,9 +227,9 @@ class StagedReads:
         """Where consumer groups stand in the base; see ReadView."""
         return self._base.topic_groups()
 
-    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+    def segments(self, table_id: int | None = None, user: str | None = None) -> Sequence[Segment]:
         """The records of cold files in the base; see ReadView."""
-        return self._base.segments(table_id)
+        return self._base.segments(table_id, user)
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """A definition; see ReadView."""

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.catalog import Catalog, TableDef
-from storage.cold_segments import OTHER_PREFIX, Segment, segments_of
+from storage.cold_segments import COMMITTED_PREFIX, OTHER_PREFIX, Segment, segments_of
 from storage.cold_statistics import Bounds
 from storage.errors import ColdMiss, StorageCorrupt, StorageError
 from storage.expiry import cutoff
@@ -267,11 +267,16 @@ class StoredView:
         with self._lock:
             return list(group_positions(self._open(), self.catalog))
 
-    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+    def segments(self, table_id: int | None = None, user: str | None = None) -> Sequence[Segment]:
         """The records of cold files; see ReadView."""
+        partition = b"" if user is None else partition_key(user)
         with self._lock:
             reader = self._open()
-            return [*segments_of(reader, table_id), *segments_of(reader, table_id, prefix=OTHER_PREFIX)]
+            return [
+                segment
+                for prefix in (COMMITTED_PREFIX, OTHER_PREFIX)
+                for segment in segments_of(reader, table_id, prefix=prefix, partition=partition)
+            ]
 
     def get_object(self, kind: str, name: str, type: type[T]) -> T | None:  # noqa: A002
         """A definition; see ReadView."""

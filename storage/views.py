@@ -112,8 +112,8 @@ class ReadView(Protocol):
         As committed: neither what a transaction has staged for topics nor the present group of works is seen.
         """
 
-    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
-        """The records of cold files of a table, or all: committed ones, then those that are not, or no longer.
+    def segments(self, table_id: int | None = None, user: str | None = None) -> Sequence[Segment]:
+        """The records of cold files of a table, or of its partition of `user`, or all. Committed ones come first.
 
         As committed: what a transaction has staged moves no rows.
         """

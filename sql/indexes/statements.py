@@ -102,9 +102,10 @@ def _column(cursor: Cursor) -> str:
     name = cursor.column_name()
     if cursor.at("("):
         cursor.fail("An index over an expression is not supported; it takes columns.", kind=Unsupported)
-    if cursor.at("desc"):
-        cursor.fail("DESC is not needed: an index is read in both directions. Leave it out.", kind=Unsupported)
-    cursor.accept("asc")
+    if not cursor.accept("desc"):  # taken and without effect: an index is read in both directions
+        cursor.accept("asc")
+    if cursor.accept("nulls") and not cursor.accept("first"):
+        cursor.expect("last")
     return name
 
 

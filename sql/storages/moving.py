@@ -15,6 +15,8 @@ from sql.jobs.model import JobDef, JobType
 from sql.jobs.run import JobRun
 from sql.jobs.service import JobService
 from sql.jobs.store import Staged
+from sql.lake.jobs import publish
+from sql.lake.publishing import LakePublisher
 from sql.results import StatementResult
 from sql.rights import may_read, resolve_table
 from sql.storage_errors import storage_errors
@@ -28,10 +30,10 @@ if TYPE_CHECKING:
     from sql.storages.statements import StorageCompact, StorageFlush
 
 
-def register(jobs: JobService, engine: StorageEngine) -> None:
+def register(jobs: JobService, engine: StorageEngine, lake: LakePublisher) -> None:
     """Have these jobs run."""
-    jobs.register(JobType.FLUSH, lambda run: _run_flush(run, engine), lane=_lane)
-    jobs.register(JobType.COMPACT, lambda run: _run_compaction(run, engine), lane=_lane)
+    jobs.register(JobType.FLUSH, lambda run: _run_flush(run, engine, lake), lane=_lane)
+    jobs.register(JobType.COMPACT, lambda run: _run_compaction(run, engine, lake), lane=_lane)
 
 
 def submit_flush(jobs: JobService, table: TableDef, actor: str) -> Staged:
@@ -51,7 +53,7 @@ def flush(statement: StorageFlush, context: StatementContext, services: Services
     if statement.table is not None:
         with storage_errors(), services.snapshot(context) as snapshot:
             table = _table(statement, context, services)
-            pending = cold.pending_rows(snapshot, table)
+            pending = cold.pending_rows(snapshot, table) or services.lake.stale(table.table_id)
         if not pending:
             return StatementResult(message=f"Storage flush skipped: no pending writes for table '{table.full_name}'")
         job, created = submit_flush(jobs, table, actor)
@@ -65,7 +67,7 @@ def flush(statement: StorageFlush, context: StatementContext, services: Services
     for table in tables:
         context.control.check()
         with storage_errors(), services.snapshot(context) as snapshot:
-            pending = cold.pending_rows(snapshot, table)
+            pending = cold.pending_rows(snapshot, table) or services.lake.stale(table.table_id)
         if pending:
             job, created = submit_flush(jobs, table, actor)
             ids += [job.job_id] * created
@@ -144,19 +146,23 @@ def _lane(job: JobDef) -> str:
     return f"table {job.argument('table_id')}"
 
 
-def _run_flush(run: JobRun, engine: StorageEngine) -> str:
+def _run_flush(run: JobRun, engine: StorageEngine, lake: LakePublisher) -> str:
     name, table_id = _of(run)
     with _gone(name):
-        done = engine.cold.flush(table_id, run.progress, run.check)
-    if not done.rows:
+        done = None if run.job.argument("publish_only") else engine.cold.flush(table_id, run.progress, run.check)
+        published = publish(run, engine, lake, table_id)
+    if done is None or not done.rows:
+        if published is not None:
+            return f"Published {published.files} file(s) of {name} with {published.dead_rows} deleted row(s)"
         raise JobSkipped(f"Table {name} has no rows to move")
     return f"Moved {done.rows} row(s) of {name} into {done.segments} file(s) of {done.bytes} bytes"
 
 
-def _run_compaction(run: JobRun, engine: StorageEngine) -> str:
+def _run_compaction(run: JobRun, engine: StorageEngine, lake: LakePublisher) -> str:
     name, table_id = _of(run)
     with _gone(name):
         done = engine.cold.compact(table_id, run.progress, run.check)
+        publish(run, engine, lake, table_id)
     if not done.segments_before:
         raise JobSkipped(f"Table {name} has no cold files")
     return (

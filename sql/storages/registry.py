@@ -101,6 +101,11 @@ class StorageRegistry:
         folder_there = folder_of_base(storage.type, storage.base_directory)
         return ColdPlace(system, storage.shared_tables_template, storage.user_tables_template, folder_there)
 
+    def figures(self) -> dict[str, int]:
+        """Figures for system.stats. May block."""
+        with self._engine.snapshot(purpose="counting storages") as snapshot:
+            return {"total_storages": len(storages_of(snapshot))}
+
     def shown_base(self, storage: StorageDef) -> str:
         """The base as it is shown."""
         return storage.base_directory or str(self.data_folder / LOCAL_FOLDER)

@@ -10,6 +10,7 @@ of these tests is small enough to hold all of `VmHWM`, the highest `VmRSS`, to t
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,9 +44,11 @@ def shown(figures: dict[str, float]) -> str:
 
 
 def test_a_server_at_rest_is_small(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
-    running = serve()
+    running = serve(HEADRACE_RETENTION_ENABLE_DBA_STATS="true")
     started = status(running)
     running.set_up()
+    while not running.rows("SELECT id FROM dba.stats LIMIT 1"):  # the first sample, a second after the start
+        time.sleep(0.05)
     ready = status(running)
     running.rows("SELECT sum(range) FROM range(10)")
     used = status(running)

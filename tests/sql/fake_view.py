@@ -60,13 +60,14 @@ class FakeView:
             for topic in self.catalog.topics()
         ]
 
-    def segments(self, table_id: int | None = None) -> Sequence[Segment]:
+    def segments(self, table_id: int | None = None, user: str | None = None) -> Sequence[Segment]:
         return [
             Segment(
                 segment_id=table.table_id, table_id=table.table_id, user="ann" if table.per_user else "",
                 storage_id="local", path="batch-1.parquet", status=SegmentStatus.COMMITTED, schema_version=1,
             )
             for table in self.catalog.tables()
+            if user in (None, "ann" if table.per_user else "") and table_id in (None, table.table_id)
         ]  # fmt: skip
 
     def _all(self, table: TableDef, partition: str) -> pa.Table:

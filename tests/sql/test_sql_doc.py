@@ -1,4 +1,4 @@
-"""Every example of docs/sql.md, docs/catalogue.md and docs/vectors.md runs, in order, and gives what the page says."""
+"""Every example of the pages about SQL runs, in order, and gives what the page says."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def shown(result: StatementResult) -> str:
     return "\n".join(" | ".join(map(str, row)) for row in rows)
 
 
-@pytest.mark.parametrize("name", ["sql.md", "catalogue.md", "vectors.md"])
+@pytest.mark.parametrize("name", ["sql.md", "catalogue.md", "vectors.md", "functions.md"])
 def test_examples_run_and_give_what_the_page_says(tmp_path: Path, name: str) -> None:
     page = (DOCS / name).read_text(encoding="utf-8")
 

@@ -118,7 +118,7 @@ def test_every_type_survives(engine: StorageEngine, folder: Path) -> None:
     [segment] = committed(engine, table)
     schema = pq.ParquetFile(folder / "cold" / segment.path).schema
     logical = {column.name: str(column.logical_type) for column in map(schema.column, range(len(schema)))}
-    assert logical["c12"] == "UUID"
+    assert logical["c9"] == logical["c12"] == "String"  # Delta Lake has neither TIME nor UUID
     assert engine.check() == []
 
 

@@ -375,3 +375,25 @@ def test_a_blob_store_keeps_what_it_is_given(kind: str, tmp_path: Path) -> None:
     assert blobs.open("t1/f0001/1-a.bin") is None
     assert list(blobs.list()) == []
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_what_is_held_stays_until_nobody_holds_it(tmp_path: Path) -> None:
+    """A backup or an export reads the files of its snapshot, though their rows may go meanwhile."""
+    with StorageEngine.open(tmp_path / "data", OPTIONS) as engine:
+        table = create(engine)
+        blobs = FolderBlobs(tmp_path / "files")
+        files = FileStore(engine, blobs)
+        keys, (text,) = store(files, table, "u", 1)
+        engine.commit_sync(lambda writer: writer.insert_row(table, "u", (1, text, None), key_of(1)))
+        files.release(keys)
+        with files.holding():
+            with files.holding():
+                engine.commit_sync(lambda writer: writer.delete(table, "u", [writer.get_row(table, "u", key_of(1))[0]]))  # type: ignore[index]
+                assert files.collect() == 0
+            given_up, _ = store(files, table, "u", 2)
+            files.release(given_up)
+            assert files.collect() == 0
+            assert len(list(blobs.list())) == 2
+        assert engine.files_left.is_set()
+        assert files.collect() == 2
+        assert list(blobs.list()) == []

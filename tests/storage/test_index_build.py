@@ -290,3 +290,26 @@ def test_kill_9_during_a_build(tmp_path: Path, slices: int) -> None:
     assert entries(engine, 1) == 16_000
     assert engine.check() == []
     engine.close()
+
+
+def test_flushed_rows_are_indexed_like_others(tmp_path: Path) -> None:
+    engine = filled(tmp_path, 300)
+    engine.cold.flush(1)
+    define(engine, IndexDef(1, "by_b", (3,)))
+    assert build_index(engine, 1, 1) == 300
+    define(engine, IndexDef(2, "one_a", (2,), unique=True))
+    with pytest.raises(DuplicateKey):
+        build_index(engine, 1, 2)
+    abandon_index(engine, 1, 2)
+    table = engine.catalog.table_by_id(1)
+    assert table is not None
+
+    def change(wtxn: WriteTransaction) -> None:
+        (first, second) = (seq for _, seq in wtxn.index_entries(table, "", 1, None, None, limit=2))
+        wtxn.delete(table, "", [first])
+        wtxn.replace(table, "", [second], rows_of(1, 2))
+
+    engine.commit_sync(change)
+    assert entries(engine, 1) == 299
+    assert engine.check() == []
+    engine.close()

@@ -63,7 +63,7 @@ def stored_keys(world: IndexWorld) -> int:
         ("CREATE INDEX i ON m (nothing)", "Column 'nothing' does not exist"),
         ("CREATE INDEX i ON m (n, n)", "names column 'n' twice"),
         ("CREATE INDEX i ON nothing (n)", "Table not found: 'app.nothing'"),
-        ("CREATE INDEX i ON m (n DESC)", "DESC is not needed"),
+        ("CREATE INDEX i ON m (n DESC NULLS)", "Expected LAST"),
         ("CREATE INDEX i ON m (upper(room))", "over an expression"),
         ("CREATE INDEX i ON m USING hash (n)", "no other kind"),
         ("CREATE INDEX i ON m (n) WHERE n > 1", "a part of the rows"),
