@@ -6,10 +6,13 @@ another name they stay as they are written, also in a text that is made of the t
 
 from __future__ import annotations
 
+import re
+
 from sqlglot.tokenizer_core import Token, TokenType
 
 from sql.diagnostics import Source
 from sql.errors import Unsupported
+from sql.parser_arguments import check_arguments
 
 KEPT_NAMES = "postgres_"
 """What stands before the name of a function whose arguments are kept."""
@@ -18,9 +21,9 @@ JSON_PATH = "\0"
 """What stands before the path of `#>`, which is passed on as `#>>`; `parser_checks` takes it away."""
 
 _KEPT = frozenset({
-    "encode", "decode", "format", "initcap", "div", "make_interval", "to_timestamp", "json_extract_path",
+    "date_trunc", "encode", "decode", "format", "initcap", "div", "make_interval", "to_timestamp", "json_extract_path",
     "json_extract_path_text", "jsonb_exists", "jsonb_extract_path", "jsonb_extract_path_text",
-    "sha256", "to_char", "to_hex",
+    "sha256", "string_to_array", "to_char", "to_hex",
 })  # fmt: skip
 _TYPED = frozenset({
     TokenType.TIMESTAMP, TokenType.TIMESTAMPTZ, TokenType.DATE, TokenType.TIME, TokenType.TIMESTAMPNTZ,
@@ -28,8 +31,13 @@ _TYPED = frozenset({
 })  # fmt: skip
 
 
+_INTERVAL = re.compile(r"\s*(?:[-+]?\d+(?:\.\d+)?\s*[a-zA-Z]+\s*)+")
+"""An interval that sqlglot reads whole; of `1 day 02:03:04` it would keep the day."""
+
+
 def keep_meanings(tokens: list[Token], source: Source) -> list[Token]:
     """The tokens with those functions renamed, `#>` read, and `timestamp '…'::date` grouped as PostgreSQL does."""
+    check_arguments(tokens, source)
     kept: list[Token] = []
     last = len(tokens) - 1
     for index, token in enumerate(tokens):
@@ -53,9 +61,31 @@ def keep_meanings(tokens: list[Token], source: Source) -> list[Token]:
             and after.token_type is TokenType.DCOLON
         ):
             kept[-1:] = [_like(kept[-1], TokenType.L_PAREN, "("), kept[-1], token, _like(token, TokenType.R_PAREN, ")")]
+        elif kind is TokenType.STRING and kept and kept[-1].token_type is TokenType.INTERVAL and _is_cast(token, after):
+            interval = kept.pop()
+            kept += [
+                _like(interval, TokenType.L_PAREN, "("), token, _like(token, TokenType.DCOLON, "::"), interval,
+                _like(token, TokenType.R_PAREN, ")"),
+            ]  # fmt: skip
         else:
             kept.append(token)
     return kept
+
+
+def _is_cast(text: Token, after: Token | None) -> bool:
+    """Whether `INTERVAL 'text'` is to be read by DuckDB: it has no unit behind it, and sqlglot would not keep it."""
+    if after is not None and after.token_type is TokenType.DCOLON:
+        return True
+    unit = after is not None and after.text in _UNITS
+    return not unit and _INTERVAL.fullmatch(text.text) is None
+
+
+_UNITS = frozenset({
+    f"{unit}{ending}"
+    for unit in ("year", "month", "week", "day", "hour", "minute", "second", "millisecond", "microsecond", "quarter",
+        "decade", "century", "millennium")
+    for ending in ("", "s")
+})  # fmt: skip
 
 
 def _like(token: Token, kind: TokenType, text: str) -> Token:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from sql.errors import Unsupported
+from sql.errors import SqlError, Unsupported
 from sql.parser_names import KEPT_NAMES
 from sql.postgres_macros import MACROS
 from sql.rewrite import function_name
@@ -48,5 +48,10 @@ def check_count(node: exp.Anonymous, arguments: list[exp.Expr], least: int, most
     """Raise unless a call has so many arguments."""
     most = least if most is None else most
     if not least <= len(arguments) <= most:
-        name = function_name(node).removeprefix(KEPT_NAMES)
-        raise invalid(f"{name}() does not take {len(arguments)} arguments.", node)
+        raise invalid_count(node, len(arguments))
+
+
+def invalid_count(node: exp.Anonymous, count: int) -> SqlError:
+    """The error for a call with a number of arguments that its function does not take."""
+    name = function_name(node).removeprefix(KEPT_NAMES)
+    return invalid(f"{name}() does not take {count} arguments.", node)

@@ -26,6 +26,18 @@ from sql.postgres_json import (
     of_json,
 )
 from sql.postgres_macros import MACROS, MOST_GROUPS, repeats
+from sql.postgres_operators import (
+    arrow,
+    cast,
+    count_nulls,
+    date_trunc,
+    extract_of_zone,
+    like,
+    overlaps,
+    regular_expression,
+    width_bucket,
+)
+from sql.postgres_sets import rows, series
 from sql.rewrite import function_name
 from sql.scope import invalid
 
@@ -38,6 +50,7 @@ _LONGEST_PATTERN = 1_000
 def rewrite_postgres(tree: exp.Expr) -> exp.Expr:
     """The tree with PostgreSQL's functions replaced, changed in place (its root may be another one)."""
     nodes: list[exp.Expr] = list(tree.find_all(*_TYPES))
+    nodes.reverse()  # inner ones first
     for node in nodes:
         replacement = _replacement(node)
         if replacement is None:
@@ -69,8 +82,9 @@ def _replacement(node: exp.Expr) -> exp.Expr | None:
         return handler(node)
     if isinstance(node, exp.Anonymous):
         named = _BY_NAME.get(function_name(node))
-        if named is not None:
+        if named is not None and not isinstance(node.parent, exp.Table):
             return named(node, list(node.expressions))
+        return rows(node)
     return None
 
 
@@ -102,7 +116,7 @@ def _matches(node: exp.Expr) -> exp.Expr | None:
     if node.args.get("flag") is not None:
         return None
     options = "is" if isinstance(node, exp.RegexpILike) else "s"
-    return duck("regexp_matches", node.this, node.args["expression"], options)
+    return duck("regexp_matches", node.this, regular_expression(node.args["expression"]), options)
 
 
 def _groups(node: exp.Expr, pattern: str | None) -> int:
@@ -189,7 +203,8 @@ def _format(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
 
 
 def _extract(node: exp.Expr) -> exp.Expr | None:
-    return _field(node.this.name, node.args["expression"])
+    field, value = node.this.name, node.args["expression"]
+    return _field(field, value) or extract_of_zone(field, value)
 
 
 def _field(field: str, value: exp.Expr) -> exp.Expr | None:
@@ -202,12 +217,6 @@ def _field(field: str, value: exp.Expr) -> exp.Expr | None:
 def _date_part(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr | None:
     field = literal_text(arguments[0]) if len(arguments) == 2 else None
     return None if field is None else _field(field, arguments[1])
-
-
-def _date_trunc(node: exp.Expr) -> exp.Expr | None:
-    unit = node.args.get("unit")
-    name = unit.name.lower() if isinstance(unit, exp.Expr) else ""
-    return call(name, node.this) if name in {"century", "millennium"} else None
 
 
 def _pattern(node: exp.Expr, text: str | None) -> str:
@@ -229,12 +238,45 @@ def _to_timestamp(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
     check_count(node, arguments, 1, 2)
     if len(arguments) == 1:
         return duck("to_timestamp", *arguments)
+    return duck("timezone", "UTC", _parsed(node, arguments))
+
+
+def _parsed(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
     return duck("strptime", arguments[0], _pattern(node, literal_text(arguments[1])))
 
 
 def _to_date(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
     check_count(node, arguments, 2)
-    return exp.cast(_to_timestamp(node, arguments), "DATE")
+    return exp.cast(_parsed(node, arguments), "DATE")
+
+
+def _string_to_array(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
+    check_count(node, arguments, 2, 3)
+    if any(isinstance(argument, exp.Null) for argument in arguments[1:2]):
+        return duck("string_split", arguments[0], "")
+    return call("string_to_array" if len(arguments) == 2 else "string_to_array_of", *arguments)
+
+
+def _normalize(node: exp.Expr) -> exp.Expr | None:
+    return None if node.args.get("form") else duck("nfc_normalize", node.this)
+
+
+def _quote_nullable(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
+    check_count(node, arguments, 1)
+    return duck("coalesce", call("quote_literal", *arguments), "NULL")
+
+
+def _bound(value: int) -> Callable[[exp.Anonymous, list[exp.Expr]], exp.Expr]:
+    """array_lower and array_upper of the one dimension that lists have."""
+
+    def rewrite(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
+        check_count(node, arguments, 2)
+        if integer(arguments[1]) != 1:
+            raise refused(node, "Arrays have one dimension here.")
+        size = duck("nullif", duck("len", arguments[0]), 0)
+        return size if value == 0 else duck("least", size, value)
+
+    return rewrite
 
 
 def _make_interval(node: exp.Anonymous, arguments: list[exp.Expr]) -> exp.Expr:
@@ -261,11 +303,15 @@ _BY_TYPE: dict[type[exp.Expr], Callable[[exp.Expr], exp.Expr | None]] = {
     exp.RegexpSubstr: _regexp_substr,
     exp.SimilarTo: _similar,
     exp.Substring: _substring,
-    exp.TimestampTrunc: _date_trunc,
-    exp.DateTrunc: _date_trunc,
-    exp.WidthBucket: lambda node: call(
-        "width_bucket", node.this, *(node.args[key] for key in ("min_value", "max_value", "num_buckets"))
-    ),
+    exp.Cast: cast,
+    exp.GenerateSeries: series,
+    exp.ILike: like,
+    exp.JSONExtract: arrow,
+    exp.JSONExtractScalar: arrow,
+    exp.Like: like,
+    exp.Normalize: _normalize,
+    exp.Overlaps: overlaps,
+    exp.WidthBucket: width_bucket,
 }
 _TYPES = (*_BY_TYPE, exp.Anonymous)
 
@@ -280,13 +326,23 @@ _BY_NAME: dict[str, Callable[[exp.Anonymous, list[exp.Expr]], exp.Expr | None]] 
     "json_length": getting("json_length"),
     "json_object_keys": getting("json_object_keys"),
     "json_contains": json_contains,
+    "array_lower": _bound(1),
+    "array_replace": _renamed("array_replace", 3),
+    "array_upper": _bound(0),
+    "cardinality": _renamed("cardinality", 1),
+    "num_nonnulls": count_nulls(nulls=False),
+    "num_nulls": count_nulls(nulls=True),
+    "quote_literal": _renamed("quote_literal", 1),
+    "quote_nullable": _quote_nullable,
     "date_part": _date_part,
     "octet_length": _renamed("octet_length", 1),
     "btrim": _renamed("trim", 1, 2),
     "every": _renamed("bool_and", 1),
     "regexp_match": _regexp_match,
     "to_date": _to_date,
+    f"{KEPT_NAMES}date_trunc": date_trunc,
     f"{KEPT_NAMES}encode": _encode,
+    f"{KEPT_NAMES}string_to_array": _string_to_array,
     f"{KEPT_NAMES}jsonb_exists": has_key,
     f"{KEPT_NAMES}path": hash_arrow(text=False),
     f"{KEPT_NAMES}path_text": hash_arrow(text=True),

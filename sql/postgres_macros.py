@@ -34,7 +34,7 @@ _BODIES: dict[tuple[str, str], str] = {
     f"WHEN json_type(j) IN {_NUMBERS} THEN 'number' ELSE lower(json_type(j)) END",
     ("json_array_length", "j"): "CASE WHEN j IS NULL THEN NULL WHEN json_type(j) = 'ARRAY' "
     "THEN CAST(json_array_length(j) AS BIGINT) ELSE error('json_array_length() needs an array') END",
-    ("json_has", "j, k"): "CASE json_type(j) WHEN 'ARRAY' THEN list_contains(json_extract(j, '$[*]'), to_json(k)) "
+    ("json_has", "j, k"): "CASE json_type(j) WHEN 'ARRAY' THEN list_contains(CAST(json_extract(j, '$[*]') AS JSON[]), to_json(k)) "
     "WHEN 'VARCHAR' THEN (j ->> '$') = k ELSE coalesce(list_contains(json_keys(j), k), j IS NULL AND NULL) END",
     ("json_step", "j, n, p"): "list_transform([j], lambda x: CASE WHEN json_type(x) = 'ARRAY' "
     "THEN json_extract(x, n) ELSE json_extract(x, p) END)[1]",
@@ -44,6 +44,18 @@ _BODIES: dict[tuple[str, str], str] = {
     ("millisecond", "t"): "CAST(date_part('microseconds', t) / 1e3 AS DOUBLE)",
     ("century", "t"): "date_trunc('century', t - INTERVAL 1 YEAR) + INTERVAL 1 YEAR",
     ("millennium", "t"): "date_trunc('millennium', t - INTERVAL 1 YEAR) + INTERVAL 1 YEAR",
+    ("quote_literal", "t"): "chr(39) || replace(CAST(t AS VARCHAR), chr(39), chr(39) || chr(39)) || chr(39)",
+    ("cardinality", "l"): "CAST(cardinality(l) AS BIGINT)",
+    ("array_replace", "l, a, b"): "list_transform(l, lambda x: CASE WHEN x IS NOT DISTINCT FROM a THEN b ELSE x END)",
+    ("string_to_array", "t, d"): "list_transform([t], lambda x: CASE WHEN x = '' THEN [] "
+    "ELSE string_split(x, d) END)[1]",
+    ("string_to_array_of", "t, d, n"): "list_transform(list_transform([t], lambda x: CASE WHEN x = '' THEN [] "
+    "ELSE string_split(x, d) END)[1], lambda x: CASE WHEN x = n THEN NULL ELSE x END)",
+    ("elements", "j"): "CAST(CASE WHEN j IS NULL THEN NULL WHEN json_type(j) = 'ARRAY' "
+    "THEN json_extract(j, '$[*]') ELSE error('json_array_elements() needs an array') END AS JSON[])",
+    ("element_texts", "l"): "list_transform(l, lambda x: x ->> '$')",
+    ("width_bucket_of", "x, l"): "CASE WHEN x IS NOT NULL THEN len(list_filter(l, lambda t: t <= x)) END",
+    ("date_trunc_in", "u, t, z"): "timezone(z, date_trunc(u, timezone(z, CAST(t AS TIMESTAMPTZ))))",
     ("encode_hex", "b"): "lower(hex(CAST(b AS BLOB)))",
     ("encode_base64", "b"): "rtrim("
     "regexp_replace(to_base64(CAST(b AS BLOB)), '(.{76})', '\\1' || chr(10), 'g'), chr(10))",
@@ -74,6 +86,14 @@ for _count in range(MOST_GROUPS + 1):
     _groups = ", ".join(f"regexp_extract(x, p, {n}, o)" for n in (range(1, _count + 1) if _count else (0,)))
     _BODIES[(f"regexp_groups_{_count}", "t, p, o")] = (
         f"list_transform([t], lambda x: CASE WHEN regexp_matches(x, p, o) THEN [{_groups}] END)[1]"
+    )
+for _kinds in ("tt", "ti", "it", "ii"):
+    _ends = [end if kind == "t" else f"({begin} + {end})" for kind, begin, end in zip(_kinds, "ac", "bd", strict=True)]
+    _begins, _others = (f"a, {_ends[0]}", f"c, {_ends[1]}")
+    _BODIES[(f"overlaps_{_kinds}", "a, b, c, d")] = (
+        "CASE WHEN a IS NULL OR b IS NULL OR c IS NULL OR d IS NULL THEN NULL "
+        f"WHEN least({_begins}) > least({_others}) THEN least({_begins}) < greatest({_others}) "
+        f"WHEN least({_begins}) < least({_others}) THEN least({_others}) < greatest({_begins}) ELSE true END"
     )
 _LITERAL = frozenset(("p", "o"))
 """Parameters that are literals wherever the macro is called."""
