@@ -38,6 +38,8 @@ WORKING_SECONDS = 0.2
 """How often somebody who waits for a round of merging asks whether to go on waiting."""
 TOPIC_BYTES = 32 << 20
 """Accounted bytes of new messages after which retention does not wait for its time."""
+LISTED = 1_024
+"""Partitions that are listed at a time."""
 COUNTED = 65_536
 """Partitions whose batches are counted at a time."""
 _Partition = tuple[int, str]
@@ -151,18 +153,17 @@ class Merger:
     def _round(self) -> int:
         before = self.merges
         self.maintain()
-        with self._snapshot("listing partitions") as snapshot:
-            partitions = [(t.table_id, user) for t in snapshot.catalog.tables() for user in snapshot.partitions(t)]
-        for partition in partitions:
-            while self._merge([partition]):
-                pass
+        for partitions in self._all_partitions():
+            for partition in partitions:
+                while self._merge([partition]):
+                    pass
         self.maintain()
         return self.merges - before
 
     # --- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._guard(self._find_all)
+        self._guard(self._merge_all)
         interval = self._options.maintenance_seconds
         maintained = self._clock.monotonic()
         while not self._stopped.is_set():
@@ -197,14 +198,25 @@ class Merger:
         except Exception:
             log.exception("background merging failed")
 
-    def _find_all(self) -> None:
+    def _merge_all(self) -> None:
         """At start: every partition may have been left with small batches."""
-        with self._snapshot("listing partitions") as snapshot:
-            found = [(t.table_id, user) for t in snapshot.catalog.tables() for user in snapshot.partitions(t)]
-        with self._lock:
-            self._due.update(dict.fromkeys(found))
-        if found:
-            self._wake.set()
+        for partitions in self._all_partitions():
+            self._merge(partitions)
+
+    def _all_partitions(self) -> Iterator[list[_Partition]]:
+        """All partitions in slices, each listed when it is asked for: there may be one for each of many users."""
+        with self._snapshot("listing tables") as snapshot:
+            tables = [table.table_id for table in snapshot.catalog.tables()]
+        for table_id in tables:
+            after = b""
+            while not self._stopped.is_set():
+                with self._snapshot("listing partitions") as snapshot, snapshot.reading() as reader:
+                    found = reader.partitions(table_id, after, LISTED)
+                    users = [reader.user_of(partition) for partition in found]
+                if not found:
+                    break
+                after = found[-1]
+                yield [(table_id, user) for user in users]
 
     def _merge(self, due: Sequence[_Partition]) -> int:
         """Merge what is worth it in some partitions; how many merges were applied.

@@ -457,13 +457,13 @@ class Reader:
             more = cursor.prev()
         return found
 
-    def partitions(self, table_id: int) -> list[bytes]:
-        """The partitions of a table that hold batches, by a jump from one to the next."""
+    def partitions(self, table_id: int, after: bytes = b"", limit: int | None = None) -> list[bytes]:
+        """The partitions of a table that hold batches, behind `after`, by a jump from one to the next."""
         prefix = table_prefix(table_id)
         cursor = self.txn.cursor(db=self.dbs.rows)
         found: list[bytes] = []
-        at: bytes | None = prefix
-        while at is not None and cursor.set_range(at):
+        at: bytes | None = prefix_end(prefix + after) if after else prefix
+        while at is not None and (limit is None or len(found) < limit) and cursor.set_range(at):
             key = bytes(cursor.key())
             if not key.startswith(prefix):
                 break

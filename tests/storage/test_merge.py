@@ -178,3 +178,14 @@ def test_a_row_that_never_changes_does_not_make_merges_rewrite_all_history(engin
     assert len(before) <= superseded.bit_length()
     assert rewritten <= superseded * superseded.bit_length()
     assert engine.check() == []
+
+
+def test_partitions_are_listed_a_slice_at_a_time(engine: StorageEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.merge.LISTED", 3)
+    users = [f"u{number:02}" + "x" * (number * 20) for number in range(10)]  # keys hold long names cut
+    table, other = create(engine, name="theirs"), create(engine, name="ours")
+    for number in range(QUIET.merge_fan_in):
+        for user in users:
+            engine.commit_sync(lambda w, user=user, n=number: w.insert_row(table, user, (n, None, n), None))
+    insert_one_by_one(engine, other, QUIET.merge_fan_in)
+    assert engine.compact() == len(users) + 1
