@@ -11,6 +11,7 @@ import json
 import math
 import re
 import subprocess
+import uuid
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -133,6 +134,8 @@ def _our_value(kind: str, value: object) -> object:
         return json_value(value if isinstance(value, str) else json.dumps(value))
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return _time(str(value))
+    if kind == "uuid":
+        return str(uuid.UUID(bytes=value) if isinstance(value, bytes) else value)
     return value.hex() if isinstance(value, bytes) else value if isinstance(value, bool) else str(value)
 
 
