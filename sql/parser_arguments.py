@@ -17,13 +17,13 @@ _MOST: dict[int, str] = {
     0: "gen_random_uuid generate_uuid get_current_time uuid",
     1: "any_value array_agg array_distinct arrayagg base64_decode_binary base64_decode_string base64_encode char "
     "char_length character_length chr count_if countif dayname epoch_ms generator hex json json_parse len length "
-    "list_distinct log10 log2 lower_hex md5_digest monthname parse_json posexplode sha2 to_binary to_boolean unicode",
+    "list_distinct log10 log2 lower_hex md5_digest monthname parse_json posexplode sha2 to_boolean unicode",
     2: "add_months approx_quantile array_append array_contains array_except array_has array_overlaps array_position "
     "array_prepend array_remove ceil ceiling corr date datetime_trunc datetrunc floor get_bit getbit group_concat "
     "jaro_winkler_similarity jarowinkler_similarity json_extract_scalar json_extract_string json_format json_keys "
     "left list_append list_contains list_has list_has_any list_prepend listagg ltrim map mod months_between "
     "parse_datetime quantile quantile_cont quantile_disc right rtrim split str_split str_to_date str_to_time "
-    "strftime string_agg string_split stringagg strptime timestamp timestamp_trunc trunc truncate unix_to_time xor",
+    "strftime string_agg string_split stringagg strptime timestamp timestamp_trunc to_binary trunc truncate unix_to_time xor",
     3: "arg_max arg_min argmax argmin array_join array_to_string charindex convert_timezone date_bin date_diff "
     "date_from_parts datediff datefromparts datetime_diff generate_series leftpad locate lpad make_date max_by min_by "
     "object_insert position range rightpad round rpad split_part substr substring time_bucket time_slice uniform",

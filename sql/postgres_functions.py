@@ -35,6 +35,7 @@ from sql.postgres_operators import (
     like,
     overlaps,
     regular_expression,
+    sized,
     width_bucket,
 )
 from sql.postgres_sets import rows, series
@@ -297,6 +298,8 @@ _BY_TYPE: dict[type[exp.Expr], Callable[[exp.Expr], exp.Expr | None]] = {
     exp.ArrayContainsAll: containment,
     exp.Escape: _similar,
     exp.Extract: _extract,
+    exp.Pad: sized("expression"),
+    exp.Repeat: sized("times"),
     exp.RegexpILike: _matches,
     exp.RegexpLike: _matches,
     exp.RegexpReplace: _regexp_replace,

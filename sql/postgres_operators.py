@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
-from sql.postgres_calls import call, duck, literal_text, refused
+from sql.postgres_calls import call, duck, integer, literal_text, refused
+from sql.postgres_macros import MOST_CHARACTERS
 
 _BYTES = re.compile(r"\\x(?:\s*[0-9a-fA-F]{2})*\s*")
 _WORD_EDGES = re.compile(r"\\(\\|[mMy])|\\.", re.DOTALL)
@@ -39,7 +40,7 @@ def arrow(node: exp.Expr) -> exp.Expr | None:
 
 
 def cast(node: exp.Expr) -> exp.Expr | None:
-    """Casts of literals: `'\\xff'::bytea` and `'{1,2}'::int[]`."""
+    r"""Casts of literals: `'\xff'::bytea` and `'{1,2}'::int[]`."""
     text = literal_text(node.this)
     target = node.args.get("to")
     if text is None or not isinstance(target, exp.DataType):
@@ -56,7 +57,7 @@ def cast(node: exp.Expr) -> exp.Expr | None:
 
 
 def regular_expression(pattern: exp.Expr) -> exp.Expr:
-    """A pattern with PostgreSQL's edges of words (`\\m`, `\\M`, `\\y`) as RE2 writes them, where it is a literal."""
+    r"""A pattern with PostgreSQL's edges of words (`\m`, `\M`, `\y`) as RE2 writes them, where it is a literal."""
     literal = literal_text(pattern)
     if literal is not None and "\\" in literal:
         pattern.set("this", _WORD_EDGES.sub(_edge, literal))
@@ -111,6 +112,18 @@ def width_bucket(node: exp.Expr) -> exp.Expr:
     if len(given) != 1:
         raise refused(node, "width_bucket() takes a value, two bounds and a number, or a value and an array.")
     return call("width_bucket_of", node.this, given[0])
+
+
+def sized(key: str) -> Callable[[exp.Expr], None]:
+    """repeat(), lpad() and rpad(): a bound on the number in that argument."""
+
+    def rewrite(node: exp.Expr) -> None:
+        size = node.args[key]
+        number = integer(size)
+        if number is None or number > MOST_CHARACTERS:
+            node.set(key, call("size", size))
+
+    return rewrite
 
 
 def count_nulls(*, nulls: bool) -> Callable[[exp.Anonymous, list[exp.Expr]], exp.Expr]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sql.dialect import parse_expression
 from sql.duck import DuckOptions, DuckPool
-from sql.errors import ExecutionError, InvalidSql, MemoryLimitExceeded, SqlError, Unsupported
+from sql.errors import ExecutionError, InvalidSql, SqlError, Unsupported
 from sql.stored_text import expression_from_text, expression_to_text
-from storage.catalog import TableKind
 from storage.types import BIGINT, JSON, TEXT
 from tests.sql.fake_view import FakeView
 from tests.sql.query_support import World, table
@@ -23,8 +22,9 @@ TEXTS = ["a%", "ab", "a\\b", "a\\", "", "%", "_", "\\%"]
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     pool = DuckPool(DuckOptions(memory_bytes=256 << 20, threads=1, connections=1))
-    view = FakeView([table(1, "notes", [("id", BIGINT), ("t", TEXT), ("j", JSON)], kind=TableKind.USER)])
-    view.add("notes", [(n, text, '{"list": [1, 2]}') for n, text in enumerate(TEXTS)], user="alice")
+    notes = table(1, "notes", [("id", BIGINT), ("t", TEXT), ("j", JSON)])
+    view = FakeView([notes])
+    view.put(notes, "alice", [(n, text, '{"list": [1, 2]}') for n, text in enumerate(TEXTS)])
     yield World(view, pool)
     pool.close()
 
@@ -43,6 +43,7 @@ def like(pattern: str, text: str) -> bool:
     return text[:1] == sign and like(rest, text[1:])
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.sampled_from(["a", "b", "%", "_", "\\%", "\\_", "\\\\", "\\a"]), max_size=5))
 def test_like_is_the_same_on_both_paths_and_in_a_parameter(world: World, pieces: list[str]) -> None:
     pattern = "".join(pieces)
@@ -124,15 +125,12 @@ def test_nesting_does_not_explode(world: World, wrap: str) -> None:
     "expression",
     [
         "repeat('x', 2000000000)", "lpad('x', 2000000000)", "rpad('x', 2000000000, 'yz')",
-        "string_agg(repeat('x', 1000000), '') FROM range(2000)",
-        "length(replace(repeat('x', 1000000), 'x', repeat('y', 1000000)))",
+        "repeat('x', length('ab') * 100000000)", "repeat('x', 9223372036854775807)",
     ],
 )  # fmt: skip
-def test_huge_texts_are_an_error_of_the_query(world: World, expression: str) -> None:
-    with pytest.raises((MemoryLimitExceeded, ExecutionError, InvalidSql)) as caught:
-        world.rows(f"SELECT {expression}")
-    assert caught.value.status < 500
-    assert world.rows("SELECT 1") == [(1,)]
+def test_huge_texts_are_an_error_at_once(world: World, expression: str) -> None:
+    with pytest.raises(ExecutionError, match="at most 100000000"):
+        world.rows(f"SELECT {expression} AS v")
 
 
 def test_catastrophic_patterns_end(world: World) -> None:
