@@ -151,7 +151,6 @@ def test_methods(visitor: Visitor, path: str, allowed: set[str]) -> None:
         ("POST", f"{SQL}/"), ("POST", f"/{SQL}"), ("POST", "/v1/api/SQL"), ("POST", "/v1/api/auth/login/"),
         ("GET", "/health/"), ("GET", "/"), ("GET", "/v1"), ("GET", "/v1/api"), ("GET", "/healthz"), ("GET", "/readyz"),
         ("GET", "/v2/api/sql"), ("GET", "/v1/ws/"), ("GET", "/ui"), ("GET", "/ui/index.html"),
-        ("GET", "/v1/exports/u1/x"),
         ("POST", "/v1/api/topics"), ("POST", "/v1/api/topics/consume/"), ("POST", "/v1/api/topics/nack"),
     ],
 )  # fmt: skip
