@@ -23,7 +23,8 @@ _MOST: dict[int, str] = {
     "jaro_winkler_similarity jarowinkler_similarity json_extract_scalar json_extract_string json_format json_keys "
     "left list_append list_contains list_has list_has_any list_prepend listagg ltrim map mod months_between "
     "parse_datetime quantile quantile_cont quantile_disc right rtrim split str_split str_to_date str_to_time "
-    "strftime string_agg string_split stringagg strptime timestamp timestamp_trunc to_binary trunc truncate unix_to_time xor",
+    "strftime string_agg string_split stringagg strptime timestamp timestamp_trunc to_binary trunc truncate "
+    "unix_to_time xor",
     3: "arg_max arg_min argmax argmin array_join array_to_string charindex convert_timezone date_bin date_diff "
     "date_from_parts datediff datefromparts datetime_diff generate_series leftpad locate lpad make_date max_by min_by "
     "object_insert position range rightpad round rpad split_part substr substring time_bucket time_slice uniform",

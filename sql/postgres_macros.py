@@ -37,7 +37,8 @@ _BODIES: dict[tuple[str, str], str] = {
     f"WHEN json_type(j) IN {_NUMBERS} THEN 'number' ELSE lower(json_type(j)) END",
     ("json_array_length", "j"): "CASE WHEN j IS NULL THEN NULL WHEN json_type(j) = 'ARRAY' "
     "THEN CAST(json_array_length(j) AS BIGINT) ELSE error('json_array_length() needs an array') END",
-    ("json_has", "j, k"): "CASE json_type(j) WHEN 'ARRAY' THEN list_contains(CAST(json_extract(j, '$[*]') AS JSON[]), to_json(k)) "
+    ("json_has", "j, k"): "CASE json_type(j) "
+    "WHEN 'ARRAY' THEN list_contains(CAST(json_extract(j, '$[*]') AS JSON[]), to_json(k)) "
     "WHEN 'VARCHAR' THEN (j ->> '$') = k ELSE coalesce(list_contains(json_keys(j), k), j IS NULL AND NULL) END",
     ("json_step", "j, n, p"): "list_transform([j], lambda x: CASE WHEN json_type(x) = 'ARRAY' "
     "THEN json_extract(x, n) ELSE json_extract(x, p) END)[1]",
