@@ -165,10 +165,10 @@ SELECT id FROM a WHERE u IN ('550e8400-e29b-41d4-a716-446655440001', '00000000-0
 SELECT u, u::TEXT, min(u) OVER () FROM a ORDER BY id
 SELECT id, array_distance(e, [1, 0, 0]::FLOAT[3]), e[1], len(e), list_sum(e), e = [1, 1, 1] FROM a ORDER BY id
 SELECT id, array_cosine_similarity(e, [1, 1, 0]::FLOAT[3]), array_inner_product(e, e) FROM a ORDER BY id
-SELECT id, j -> 'k', j ->> 's', j -> '$.k[0]', json_extract_string(j, '$.s'), json_type(j) FROM a ORDER BY id
+SELECT id, j -> 'k', j ->> 's', json_extract(j, '$.k[0]'), json_extract_string(j, '$.s'), json_type(j) FROM a ORDER BY id
 SELECT json_array_length(j, '$.k'), upper(j ->> 's'), coalesce(j -> 'x' -> 'y', j ->
   's'), [j -> 's'] FROM a WHERE id = 1
-SELECT coalesce(j ->> 's', '-'), concat(j ->> 's', '!'), (j ->> '$.k[1]')::INT + 1 FROM a ORDER BY id
+SELECT coalesce(j ->> 's', '-'), concat(j ->> 's', '!'), json_extract_string(j, '$.k[1]')::INT + 1 FROM a ORDER BY id
 SELECT list_transform([1, 2], lambda x: x + 1), list_filter([1, 2, 3], lambda x: x > 1), [x * 2 FOR x IN [1, 2] IF x >
   1]
 SELECT j ->> 's' AS s, count(*) FROM a GROUP BY j ->> 's' ORDER BY s
