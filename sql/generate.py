@@ -14,6 +14,7 @@ from sqlglot import ErrorLevel, exp
 from sqlglot.dialects.duckdb import DuckDB
 
 from sql.duck_types import duck_name
+from sql.parser_names import KEPT_NAMES
 from sql.scope import position
 from sql.syntax import copied
 from storage.types import ColumnType, Kind
@@ -25,6 +26,7 @@ ParameterTypes = dict[int, tuple[ColumnType, bool]]
 """The type of each `$n`, and whether it is a list of such values."""
 
 _DIALECT = DuckDB()
+_KEPT_NAME = re.compile(rf"\b{KEPT_NAMES}(?=\w+\()")
 _OPEN, _CLOSE = "\x01", "\x02"
 _MARKER = re.compile("\x01(\\d+):(\\d+)\x02")
 
@@ -73,7 +75,8 @@ def generate(
 
 def text_of(node: exp.Expr) -> str:
     """An expression as text for the name of an output column: functions in lower case."""
-    return _DIALECT.generate(copied(node), copy=False, comments=False, normalize_functions="lower")
+    text = _DIALECT.generate(copied(node), copy=False, comments=False, normalize_functions="lower")
+    return _KEPT_NAME.sub("", text)
 
 
 def _raw(text: str) -> exp.Expr:

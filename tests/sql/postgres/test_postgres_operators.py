@@ -161,3 +161,9 @@ def test_stored_texts_mean_the_same_when_they_are_read_again(expression: str) ->
     parsed = parse_expression(expression)
     again = expression_from_text(expression_to_text(parsed))
     assert expression_to_text(again) == expression_to_text(parsed)
+
+
+def test_outputs_of_subqueries_have_the_names_that_were_written(world: World) -> None:
+    found = world.bind("SELECT * FROM (SELECT date_trunc('day', now()), div(7, 2)) AS s")
+    assert [column.name for column in found.columns][1] == "div(7, 2)"
+    assert found.columns[0].name.startswith("date_trunc('day'")
