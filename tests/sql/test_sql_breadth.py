@@ -165,7 +165,7 @@ SELECT id FROM a WHERE u IN ('550e8400-e29b-41d4-a716-446655440001', '00000000-0
 SELECT u, u::TEXT, min(u) OVER () FROM a ORDER BY id
 SELECT id, array_distance(e, [1, 0, 0]::FLOAT[3]), e[1], len(e), list_sum(e), e = [1, 1, 1] FROM a ORDER BY id
 SELECT id, array_cosine_similarity(e, [1, 1, 0]::FLOAT[3]), array_inner_product(e, e) FROM a ORDER BY id
-SELECT id, j -> 'k', j ->> 's', json_extract(j, '$.k[0]'), json_extract_string(j, '$.s'), json_type(j) FROM a ORDER BY id
+SELECT j -> 'k', j ->> 's', json_extract(j, '$.k[0]'), json_extract_string(j, '$.s'), json_type(j) FROM a ORDER BY id
 SELECT json_array_length(j, '$.k'), upper(j ->> 's'), coalesce(j -> 'x' -> 'y', j ->
   's'), [j -> 's'] FROM a WHERE id = 1
 SELECT coalesce(j ->> 's', '-'), concat(j ->> 's', '!'), json_extract_string(j, '$.k[1]')::INT + 1 FROM a ORDER BY id
