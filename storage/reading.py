@@ -218,17 +218,21 @@ class Reader:
         also_dead: Seqs | None = None,
         after: int = 0,
         bounds: Mapping[str, Bounds] | None = None,
+        enough: int | None = None,
     ) -> tuple[pa.Schema, list[Part]]:
         """The live rows of a partition with a `_seq` after `after`, in `_seq` order, without those of `also_dead`.
 
-        Batches in which no row can satisfy the `bounds` may be left out.
+        Batches in which no row can satisfy the `bounds` may be left out. After `enough` rows no batch follows.
         """
         prefix = row_key_prefix(layout.table.table_id, partition)
         start = self.start_after(prefix, after)
         dead = self.dead_in(prefix, start)
         schema = layout.projection(layout.table.schema_version, columns, with_seq=with_seq).schema
         parts: list[Part] = []
+        found = 0
         for batch in self.stored(prefix, start=start):
+            if enough is not None and found >= enough:
+                break
             header = batch.header
             if bounds and self._excluded(layout, batch, bounds):
                 continue
@@ -241,6 +245,7 @@ class Reader:
                 gone = early if gone is None else np.union1d(gone, early)
             if gone is not None and len(gone) >= header.rows:
                 continue
+            found += header.rows - (0 if gone is None else len(gone))
             plan = layout.projection(header.schema_version, columns, with_seq=with_seq)
             if header.flags:
                 request = self.request(layout, batch)

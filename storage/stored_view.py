@@ -110,15 +110,21 @@ class StoredView:
     def _check(self) -> None:
         """Called between files: may raise, to end a long scan."""
 
-    def scan_newer(self, table: TableDef, partition: str, after: int, columns: Sequence[str]) -> pa.Table:
-        """Live rows with a `_seq` beyond `after`, as `scan` gives them, with `_seq` first."""
+    def scan_newer(
+        self, table: TableDef, partition: str, after: int, columns: Sequence[str], enough: int | None = None
+    ) -> pa.Table:
+        """Live rows with a `_seq` beyond `after`, with `_seq` first and in its order.
+
+        All of them, or the first ones: `enough` and some more.
+        """
         with self._lock:
             reader = self._open()
             start = max(after, self._cutoff(reader, table))
-            schema, batches = reader.scan(
-                layout_of(table), partition_key(partition), columns, with_seq=True, owner=self._owner(), after=start
-            )
-        return pa.Table.from_batches(batches, schema)
+            schema, parts = reader.scan(
+                layout_of(table), partition_key(partition), columns,
+                with_seq=True, owner=self._owner(), after=start, enough=enough,
+            )  # fmt: skip
+        return pa.Table.from_batches(reader.cold.read_all(parts, self._check), schema)
 
     def find(self, table: TableDef, partition: str, keys: Sequence[bytes], index_id: int = 0) -> list[int | None]:
         """Current `_seq`s by key; see ReadView."""

@@ -19,7 +19,7 @@ from sql.vectors.partition_index import Mark, PartitionIndex
 from storage.catalog import Catalog, TableDef
 from storage.changes import ChangeSet
 from storage.engine import StorageEngine
-from storage.errors import LogTruncated, StorageClosed, StorageError
+from storage.errors import LogTruncated, StorageClosed
 from storage.vector_definitions import VectorIndexDef
 
 log = logging.getLogger("headrace.vectors")
@@ -30,7 +30,7 @@ Check = Callable[[], None]
 _THREAD = "headrace-vectors"
 _PAUSE = 0.05
 _QUIET = 1.0
-_SLICE_ROWS = 1_024
+_SLICE_ROWS = 4_096
 _SLICE_BYTES = 8 << 20
 _UNSAVED_ROWS = 1_000
 _STALE_ROWS = 1_000
@@ -152,7 +152,7 @@ class VectorUpkeep:
                 self._bring_up(place, lambda rows: None, lambda: None)
             except (StorageClosed, Stopped):
                 raise
-            except (StorageError, MemoryError, RuntimeError, OSError):
+            except Exception:
                 log.exception("vector index %s of table %s is left as it is", place.index_id, place.table_id)
         self._unload()
 
@@ -242,7 +242,7 @@ class VectorUpkeep:
                     return
                 table, definition = found
                 column = table.by_id[definition.column_id].name
-                rows = snapshot.scan_newer(table, place.partition, index.mark.applied, [column])
+                rows = snapshot.scan_newer(table, place.partition, index.mark.applied, [column], limit + 1)
                 whole = rows.num_rows <= limit
                 rows = rows.slice(0, limit)
                 applied = snapshot.seq if whole else int(rows.column(0)[-1].as_py())

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -53,7 +54,7 @@ def test_an_index_larger_than_the_memory_is_not_built(tmp_path: Path) -> None:
 @pytest.mark.parametrize("metric", VectorMetric)
 @pytest.mark.parametrize("seed", range(2))
 def test_every_snapshot_is_served_its_own_rows(tmp_path: Path, metric: VectorMetric, seed: int) -> None:
-    """Random writes, slices of upkeep and restarts; snapshots from before, between and after all of them."""
+    """Random writes, flushes, slices of upkeep and restarts; snapshots from before, between and after all of them."""
     world = VectorWorld(tmp_path, metric=metric)
     chance = random.Random(seed)
     known: set[int] = set()
@@ -70,6 +71,10 @@ def test_every_snapshot_is_served_its_own_rows(tmp_path: Path, metric: VectorMet
             gone = [number for number in set(ids) if number in known]
             world.delete(gone)
             known -= set(gone)
+        if chance.random() < 0.2:
+            world.engine.cold.flush(world.table.table_id)
+        if chance.random() < 0.1:
+            world.engine.cold.compact(world.table.table_id)
         if chance.random() < 0.3:
             world.build()
         if chance.random() < 0.1:
@@ -118,6 +123,42 @@ def test_new_rows_are_found_before_the_index_knows_them(world: VectorWorld) -> N
     with world.engine.snapshot() as view:
         for place in (310, 599):
             assert world.search(view, base[place], 1).distances[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_an_index_over_cold_rows_is_built_in_slices(world: VectorWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sql.vectors.upkeep._SLICE_ROWS", 64)
+    for start in (0, 300):
+        world.insert(range(start, start + 300), vectors(start, 300))
+        world.engine.cold.flush(world.table.table_id)
+    world.delete(range(50, 250))
+    world.insert(range(600, 650), vectors(600, 50))
+    assert world.build() == "450 rows in 1 partition(s)"
+    with world.engine.snapshot() as view:
+        assert view.scan_newer(world.table, "", 0, ["v"], 64).num_rows == 100
+        assert len(world.indexes.residents()[world.place()]) == 450
+        query = vectors(9, 1)[0]
+        assert recall(world.search(view, query, 10), world.exactly(view, query, 10)) >= 0.9
+    world.close()
+
+
+def test_an_index_that_fails_does_not_end_the_others(
+    world: VectorWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.insert(range(60), vectors(1, 60))
+    bring_up = world.upkeep._bring_up
+    wrong = msgspec.structs.replace(world.place(), partition="wrong")
+
+    def failing(place, report, check):
+        if place == wrong:
+            raise TypeError("made to fail")
+        bring_up(place, report, check)
+
+    monkeypatch.setattr(world.upkeep, "_bring_up", failing)
+    world.upkeep._asked = {wrong, world.place()}
+    world.upkeep._turn(quiet=True)
+    assert list(world.indexes.residents()) == [world.place()]
+    assert "is left as it is" in caplog.text
+    world.close()
 
 
 def test_a_mostly_stale_index_is_built_anew(world: VectorWorld) -> None:
