@@ -17,7 +17,7 @@ from functools import cached_property
 import msgspec
 import pyarrow as pa
 
-from storage.topic_definitions import TopicDef, TopicSource
+from storage.topic_definitions import Operation, TopicDef, TopicSource
 from storage.types import ColumnType, arrow_type
 from storage.vector_definitions import VectorIndexDef
 from storage.view_definitions import ViewDef
@@ -246,7 +246,9 @@ class UserDef(msgspec.Struct, frozen=True):
 class Catalog:
     """Namespaces, tables, views and topics as of one commit; immutable, shared by every reader of that commit."""
 
-    __slots__ = ("_by_id", "_counts", "_namespaces", "_sources", "_tables", "_topics", "_views", "version")
+    __slots__ = (
+        "_by_id", "_counts", "_namespaces", "_sources", "_tables", "_topics", "_views", "published_deletes", "version",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -267,6 +269,13 @@ class Catalog:
         for topic in self._topics.values():
             for source in topic.sources:
                 self._sources.setdefault(source.table_id, []).append((topic, source))
+        self.published_deletes = frozenset(
+            source.table_id
+            for topic in self._topics.values()
+            for source in topic.sources
+            if source.operation is Operation.DELETE
+        )
+        """The ids of the tables whose deletes become messages of some topic."""
 
     def namespace(self, name: str) -> NamespaceDef | None:
         """The namespace of that name, if any."""

@@ -31,7 +31,7 @@ from storage.secondary import entry_keys, row_entries
 from storage.staged_view import StagedView, index_keys, key_values
 from storage.staging import Row, StagedPartition, Undo, stored_columns
 from storage.stored_view import StoredView
-from storage.topic_definitions import Operation, TopicDef
+from storage.topic_definitions import TopicDef
 from storage.topic_publishing import Publisher, Router
 from storage.topic_staging import StagedTopics, TopicNews
 from storage.view_definitions import ViewDef
@@ -152,9 +152,11 @@ class WriteTransaction(StagedView):
 
     def _load_published(self) -> None:
         """Have the rows of deletes that become messages at hand before the group is written. Raises ColdMiss."""
+        published = self.catalog.published_deletes
+        if not published:
+            return
         for staged, old in self._undo.superseded:
-            sources = self.catalog.sources_of(staged.table_id)
-            if any(source.operation is Operation.DELETE for _, source in sources) and not staged.holds(old):
+            if staged.table_id in published and not staged.holds(old):
                 table = self.catalog.table_by_id(staged.table_id)
                 if table is not None:
                     self.reader.load(layout_of(table), staged.row_prefix, old)
