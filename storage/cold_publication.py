@@ -29,6 +29,8 @@ def live_files(reader: Reader, table_id: int) -> list[LiveFile]:
     """The files of a table by segment id. Raises StorageCorrupt when stubs and segments do not belong together."""
     prefix = table_prefix(table_id)
     segments = {segment.segment_id: segment for segment in segments_of(reader, table_id)}
+    if not segments:
+        return []  # without a look at the batches: most tables have none, and each is asked about every minute
     counts = reader.dead_counts(prefix)
     groups: dict[int, list[tuple[int, int, bytes]]] = {}
     for batch in reader.stored(prefix):
