@@ -58,12 +58,14 @@ def check_topic_name(name: str) -> None:
     _check_plain("Topic", name)
 
 
+def check_index_name(name: str) -> None:
+    """Raise ExecutionError unless a new index may have this name."""
+    _check_free("Index", name)
+
+
 def check_column_name(name: str) -> None:
     """Raise ExecutionError unless a new column may have this name."""
-    if not name or len(name) > MAX_NAME:
-        raise ExecutionError(f"Invalid operation: Column name '{_short(name)}' must have 1 to {MAX_NAME} characters")
-    if _CONTROL.search(name):
-        raise ExecutionError(f"Invalid operation: Column name {name!r} contains a control character")
+    _check_free("Column", name)
     if name in RESERVED_COLUMNS:
         raise ExecutionError(f"Invalid operation: Column name '{name}' is reserved for the system")
 
@@ -78,6 +80,14 @@ def check_user_id(name: str) -> None:
         )
     if name != name.strip():
         raise ExecutionError(f"Invalid operation: User name {name!r} must not begin or end with white space")
+
+
+def _check_free(kind: str, name: str) -> None:
+    """What every name must be."""
+    if not name or len(name) > MAX_NAME:
+        raise ExecutionError(f"Invalid operation: {kind} name '{_short(name)}' must have 1 to {MAX_NAME} characters")
+    if _CONTROL.search(name):
+        raise ExecutionError(f"Invalid operation: {kind} name {name!r} contains a control character")
 
 
 def _check_plain(what: str, name: str) -> None:

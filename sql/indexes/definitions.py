@@ -19,7 +19,7 @@ from sql.identity import Role
 from sql.indexes.building import job_parameters, violation
 from sql.indexes.statements import CreateIndex, DropIndex
 from sql.jobs.model import JobStatus, JobType
-from sql.names import check_column_name
+from sql.names import check_index_name
 from sql.results import StatementResult
 from sql.rights import may_read
 from sql.services import Services, StatementContext
@@ -125,7 +125,7 @@ def _definition(statement: CreateIndex, table: TableDef, now_us: int) -> IndexDe
         raise Unsupported(
             f"CREATE INDEX is not available for STREAM tables (table '{table.full_name}'): their rows end by themselves"
         )
-    check_column_name(statement.name)
+    check_index_name(statement.name)
     if len(table.indexes) >= MAX_INDEXES:
         raise ExecutionError(f"Invalid operation: a table has at most {MAX_INDEXES} indexes")
     if len(statement.columns) > MAX_INDEX_COLUMNS:
