@@ -82,9 +82,11 @@ def load(client: httpx.Client, base: Vectors) -> None:
         plan = sql(client, f"EXPLAIN {SEARCH}", [base[0].tolist()])
         if any(str(row[0]).startswith("vector index: ") for row in plan):
             return
-        time.sleep(0.5)
-    message = "the index was not built in time"
-    raise Unavailable(message)
+        failed = sql(client, "SELECT message FROM system.jobs WHERE job_type = 'vector_index' AND status = 'failed'")
+        if failed:
+            raise Unavailable(f"the index was not built: {failed[0][0]}")
+        time.sleep(0.5)  # the job tells nobody over HTTP that it is done
+    raise Unavailable("the index was not built in time")
 
 
 def sql(client: httpx.Client, text: str, params: Sequence[object] = ()) -> list[list[object]]:
