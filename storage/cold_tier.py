@@ -296,11 +296,9 @@ class ColdTier:
             return {}
         now = self._clock.now_us()
         pending: dict[int, Segment] = {}
-        with self._lock:
-            left = numbers
+        left = numbers
+        try:
             while left:
-                ids = range(self._next_segment, self._next_segment + len(left))
-                self._next_segment += len(left)
                 named = {
                     number: Segment(
                         segment_id,
@@ -313,21 +311,27 @@ class ColdTier:
                         created_at=now,
                         updated_at=now,
                     )
-                    for number, segment_id in zip(left, ids, strict=True)
+                    for number, segment_id in zip(left, self._take_ids(len(left)), strict=True)
                 }
+                pending |= named
                 there = taken(place, [segment.path for segment in named.values()])  # never write over somebody's file
-                pending |= {number: segment for number, segment in named.items() if segment.path not in there}
-                left = [number for number in left if number not in pending]
-            self._active.update(segment.segment_id for segment in pending.values())
+                left = [number for number, segment in named.items() if segment.path in there]
+                self._finished(pending.pop(number) for number in left)
             records = [(built[number].run.partition, segment) for number, segment in pending.items()]
-            following = self._next_segment
-        try:
-            self._submit(record_segments(following, NEXT_SEGMENT, records)).result()
+            self._submit(record_segments(self._next_segment, NEXT_SEGMENT, records)).result()
             self.step("recorded")
         except BaseException:
             self._finished(pending.values())
             raise
         return pending
+
+    def _take_ids(self, count: int) -> range:
+        """Ids of new segments; they are active until `_finished`."""
+        with self._lock:
+            ids = range(self._next_segment, self._next_segment + count)
+            self._next_segment += count
+            self._active.update(ids)
+        return ids
 
     def _finished(self, segments: Iterable[Segment]) -> None:
         """Whatever of these is still in progress is nobody's any more."""
