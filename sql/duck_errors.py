@@ -11,6 +11,7 @@ import msgspec
 
 from sql.errors import ExecutionError, InvalidSql, MemoryLimitExceeded, QueryTimeout, SqlError
 from sql.generate import Places, Positions, source_position
+from sql.postgres_macros import TOO_LONG_TEXT
 from sql.rights import nearest
 from sql.workers import Control
 
@@ -77,6 +78,8 @@ def translate(
     message, details = _parts(error)
     if "maximum total string size" in message or "Arrow Appender" in message:
         return MemoryLimitExceeded("A result column holds more than 2 GiB in one batch of rows.")
+    if message.startswith(TOO_LONG_TEXT):
+        return MemoryLimitExceeded(f"{TOO_LONG_TEXT}.")
     line, column = _place(details, positions, shift)
     if details.get("error_subtype") == "NO_MATCHING_FUNCTION":
         line, column = (places or {}).get(details.get("name", ""), (line, column))

@@ -20,6 +20,9 @@ _CONTAINS = f"{_PREFIX}json_contains"
 MOST_CHARACTERS = 100_000_000
 """How often repeat() repeats, and how long lpad() and rpad() make a text: DuckDB cannot be interrupted in them."""
 
+TOO_LONG_TEXT = f"A text is made of at most {MOST_CHARACTERS} repetitions or characters"
+"""What a statement is told that asks for more."""
+
 _NUMBERS = "('BIGINT', 'UBIGINT', 'DOUBLE', 'HUGEINT', 'UHUGEINT')"
 _BODIES: dict[tuple[str, str], str] = {
     ("json", "j"): "TRY_CAST(j AS JSON)",
@@ -59,8 +62,7 @@ _BODIES: dict[tuple[str, str], str] = {
     "THEN json_extract(j, '$[*]') ELSE error('json_array_elements() needs an array') END AS JSON[])",
     ("element_texts", "l"): "list_transform(l, lambda x: x ->> '$')",
     ("width_bucket_of", "x, l"): "CASE WHEN x IS NOT NULL THEN len(list_filter(l, lambda t: t <= x)) END",
-    ("size", "n"): f"CASE WHEN n > {MOST_CHARACTERS} THEN error('A text is made of at most {MOST_CHARACTERS} "
-    "repetitions or characters') ELSE n END",
+    ("size", "n"): f"CASE WHEN n > {MOST_CHARACTERS} THEN error('{TOO_LONG_TEXT}') ELSE n END",
     ("date_trunc_in", "u, t, z"): "timezone(z, date_trunc(u, timezone(z, CAST(t AS TIMESTAMPTZ))))",
     ("encode_hex", "b"): "lower(hex(CAST(b AS BLOB)))",
     ("encode_base64", "b"): "rtrim("

@@ -188,6 +188,9 @@ class FakeDatabase:
     async def open_file(self, request: FileRequest, identity: Identity) -> tuple[StoredFile, BlobReader]:
         raise FileNotFound("File not found")
 
+    async def find_export(self, user: str, export_id: str, identity: Identity) -> Path:
+        raise FileNotFound("Export not found")
+
     async def ingest(self, namespace: str, table: str, file: Path, content_type: str, identity: Identity) -> int:
         data = file.read_bytes()
         self.calls.append((namespace, table, data, content_type, identity.user))
