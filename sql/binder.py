@@ -29,6 +29,7 @@ from sql.native_plan import plan_native
 from sql.plain import parameter_index
 from sql.plan import JsonKind, Operand, Parameter, Path, QueryPlan, Source
 from sql.postgres_functions import rewrite_postgres
+from sql.postgres_sets import name_values
 from sql.pruning import column_ranges
 from sql.pushdown import key_access, key_terms
 from sql.rewrite import HiddenParameters, name_outputs, rewrite_bare_functions, rewrite_functions, unqualify_columns
@@ -109,6 +110,7 @@ class _Binder:
         self.tree = rewrite_postgres(self.tree)
         self.uses = self._resolve()
         rewrite_bare_functions(self.tree, self.uses, self.hidden)
+        name_values(self.tree, self.uses)
         rewrite_bare_session_functions(self.tree, self.uses, context.namespace)
         self.tree = rewrite_distances(self.tree, self.uses)
 

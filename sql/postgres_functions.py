@@ -38,7 +38,7 @@ from sql.postgres_operators import (
     sized,
     width_bucket,
 )
-from sql.postgres_sets import rows, series
+from sql.postgres_sets import rows, series, unnested
 from sql.rewrite import function_name
 from sql.scope import invalid
 
@@ -294,6 +294,7 @@ def _renamed(name: str, least: int, most: int | None = None) -> Callable[[exp.An
 
 
 _BY_TYPE: dict[type[exp.Expr], Callable[[exp.Expr], exp.Expr | None]] = {
+    exp.Unnest: unnested,
     exp.ArrayContainedBy: containment,
     exp.ArrayContainsAll: containment,
     exp.Escape: _similar,
