@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from sql.audit import record
+from sql.audited import action_of
 from sql.errors import InvalidInput, MessageTooLarge, SqlError
 from sql.results import ResultColumn, StatementResult
 from sql.services import Services, StatementContext
@@ -171,6 +173,8 @@ def _reset(statement: ResetGroup, context: StatementContext, services: Services)
 
     def work(wtxn: WriteTransaction) -> None:
         reset_group(wtxn, topic_named(wtxn, topic.namespace, topic.name), group, partition, to)
+        details = {"group": group, "partition": partition, "to": to}
+        record(wtxn, context, action_of(statement), topic.full_name, details, context.subject)
 
     services.engine.commit_sync(work)
     return StatementResult(message=f"Reset group '{group}' of topic '{topic.full_name}'")

@@ -123,6 +123,17 @@ def test_what_changes_no_definition_has_none(world: TopicWorld, sql: str) -> Non
     assert new(world, sql) == []
 
 
+def test_a_group_that_is_reset_has_its_entry_in_the_commit(world: TopicWorld) -> None:
+    world.run("CREATE TOPIC app.changes", who=DORA)
+    before = len(entries(world))
+    count = commits(world)
+    world.run("RESET CONSUMER GROUP 'mailer' ON app.changes PARTITION 0 TO EARLIEST", who=DORA)
+    assert commits(world) == count + 1
+    (entry,) = entries(world)[before:]
+    assert (entry.actor, entry.action, entry.target) == ("dora", "RESET_GROUP", "app.changes")
+    assert json.loads(entry.details or "") == {"group": "mailer", "partition": 0, "to": "earliest"}
+
+
 # --- accounts ---------------------------------------------------------------------------------------------------------
 
 
