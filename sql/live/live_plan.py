@@ -21,12 +21,25 @@ from sql.duck_plan import HIDDEN_TYPES
 from sql.errors import InvalidSql, Unsupported
 from sql.expression_nodes import text_as
 from sql.expressions import CompiledExpression, compile_expression
+from sql.index_access import scan_indexes
 from sql.live.wire_rows import Render, renderer
 from sql.native_plan import parameter_types, unknown_column
 from sql.outputs import column_flags
 from sql.plain import parameter_index, plain_value
-from sql.plan import HIDDEN_COLUMNS, SEQ, KeyAccess, Operand, Parameter, ParameterRef, QueryPlan, Source
+from sql.plan import (
+    HIDDEN_COLUMNS,
+    SEQ,
+    ColumnRange,
+    IndexAccess,
+    KeyAccess,
+    Operand,
+    Parameter,
+    ParameterRef,
+    QueryPlan,
+    Source,
+)
 from sql.plan import Constant as ConstantOperand
+from sql.pruning import column_ranges
 from sql.pushdown import conjuncts, key_access, key_terms, operand
 from sql.results import ResultColumn
 from sql.scope import TableUse, is_star, position, star_qualifier
@@ -81,6 +94,9 @@ class LivePlan:
     parameters: tuple[Parameter, ...]
     equality: tuple[str, Operand] | None
     access: KeyAccess | None
+    ranges: tuple[ColumnRange, ...]
+    indexes: tuple[IndexAccess, ...]
+    """Ways to the rows of a snapshot, from when the query was planned: an index may be gone since."""
     types: Mapping[str, ColumnType]
     """The columns that it reads, and their types."""
     bigint: BigintMode
@@ -206,6 +222,8 @@ def plan_live(
         parameters=parameters,
         equality=_equality(condition, names, known),
         access=key_access(use, terms),
+        ranges=column_ranges(condition, use, [use], access_types or {}, alone=True),
+        indexes=scan_indexes(condition, use, [use], access_types or {}, alone=True),
         types={n: t for n, t in names.items() if n not in HIDDEN_COLUMNS and _reads(use, n)},
         bigint=bigint,
         engine=bound.engine if engine is None else _known(engine),

@@ -35,6 +35,7 @@ from sql.live.selection import (
     shown,
 )
 from sql.parameters import parameter_values
+from sql.plan import IndexAccess
 from sql.results import ResultColumn
 from sql.rights import partition_of
 from sql.scanning import read_rows, value_of
@@ -148,7 +149,18 @@ class TableQuery:
         """By our evaluator, chunk by chunk; from the end when only the newest rows are wanted."""
         plan = self.plan
         names = [column.name for column in plan.table.columns if column.name in plan.types]
-        rows = in_seq_order(read_rows(plan.table, self.partition, view, names, plan.access, self._by_index))
+        rows = in_seq_order(
+            read_rows(
+                plan.table,
+                self.partition,
+                view,
+                names,
+                plan.access,
+                self._by_index,
+                plan.ranges,
+                self._usable_indexes(view),
+            )
+        )
         chunks = rows.to_batches(max_chunksize=CHUNK_ROWS)
         schema = pa.schema([pa.field(column.name, arrow_type(column.type)) for column in plan.columns])
         arguments, limit = self.arguments, self.services.pool.options.memory_bytes
@@ -175,6 +187,14 @@ class TableQuery:
                     "for the newest rows only (last_rows)."
                 )
         return pa.Table.from_batches(found if last_rows is None else found[::-1], schema)
+
+    def _usable_indexes(self, view: ReadView) -> tuple[IndexAccess, ...]:
+        """Those of the plan that the view still has."""
+        table = view.catalog.table_by_id(self.table_id)
+        if table is None or not self.plan.indexes:
+            return ()
+        there = {unique.index_id for unique in table.uniques} | {index.index_id for index in table.indexes}
+        return tuple(access for access in self.plan.indexes if access.index_id in there)
 
     # --- changes -------------------------------------------------------------------------------------------------
 
