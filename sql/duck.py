@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import msgspec
@@ -168,6 +169,13 @@ class _Stopper:
         self._unwatch()
 
 
+class Guests(NamedTuple):
+    """How many queries have a connection, and how many ever had one."""
+
+    present: int
+    come: int
+
+
 class DuckPool:
     """The connections. They are made when first needed; a broken one is replaced."""
 
@@ -186,6 +194,8 @@ class DuckPool:
         self._planner_lock = threading.RLock()
         self._numbers = iter(range(1, 1 << 62))
         self._closed = False
+        self._guests = Guests(0, 0)
+        self._left = threading.Condition(self._lock)
         self._lost = 0
         """Connections whose query was given up and still runs; as many as there are connections may be replaced."""
         if not self._owned:
@@ -215,6 +225,7 @@ class DuckPool:
             log.error("a query does not stop; its connection is replaced")
             self._slots.release()
 
+        self._count(1)
         try:
             session = self._take()
             stopper = _Stopper(session, control, self._watchdog, give_up)
@@ -231,11 +242,33 @@ class DuckPool:
                 session.broken = session.broken or lost
                 session.forget()
                 self._give_back(session)
+            self._count(-1)
             if lost:
                 with self._lock:
                     self._lost -= 1
             else:
                 self._slots.release()
+
+    def guests(self) -> Guests:
+        """Who has a connection now, to be asked about later."""
+        with self._lock:
+            return self._guests
+
+    def wait_for_others(self, since: Guests, seconds: float) -> bool:
+        """Wait until no query has a connection; a query that had one since `since`, and has none now, asks.
+
+        False when it was alone all the time, or when others still run after `seconds`.
+        """
+        with self._left:
+            if since.present == 0 and self._guests.come <= since.come + 1:
+                return False
+            return self._left.wait_for(lambda: self._guests.present == 0, max(seconds, 0.0))
+
+    def _count(self, change: int) -> None:
+        with self._left:
+            present, come = self._guests
+            self._guests = Guests(present + change, come + max(change, 0))
+            self._left.notify_all()
 
     @contextlib.contextmanager
     def planning(self, tables: Mapping[str, pa.Table]) -> Iterator[DuckSession]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import duckdb
 import msgspec
 
-from sql.errors import ExecutionError, InvalidSql, MemoryLimitExceeded, QueryTimeout, SqlError
+from sql.errors import ExecutionError, InvalidSql, MemoryLimitExceeded, ProcessMemoryExceeded, QueryTimeout, SqlError
 from sql.generate import Places, Positions, source_position
 from sql.postgres_macros import TOO_LONG_TEXT
 from sql.rights import nearest
@@ -23,13 +23,16 @@ _ADVICE = re.compile(
     r"|See also|Please transition|Either add it|Use SET| or SET |LINE \d).*",
     re.DOTALL,
 )
+_NO_MEMORY = "The query needs more memory than the server has."
+_NO_ALLOCATION = "bad allocation"
+"""What DuckDB says when the operating system refuses memory, rather than its own limit."""
 _FIXED: tuple[tuple[type[Exception], type[SqlError], str], ...] = (
     (
         duckdb.OutOfMemoryException,
         MemoryLimitExceeded,
         "The query needs more memory than one query may use. Ask for fewer rows or columns, or in smaller steps.",
     ),
-    (MemoryError, MemoryLimitExceeded, "The query needs more memory than the server has."),
+    (MemoryError, ProcessMemoryExceeded, _NO_MEMORY),
 )
 _INVALID = (
     duckdb.BinderException,
@@ -67,6 +70,8 @@ def translate(
         return error
     if isinstance(error, duckdb.InterruptException) or "INTERRUPT" in str(error)[:60]:
         return _interrupted(control)
+    if _NO_ALLOCATION in str(error):
+        return ProcessMemoryExceeded(_NO_MEMORY)
     for kind, ours, sentence in _FIXED:
         if isinstance(error, kind):
             return ours(sentence)

@@ -158,6 +158,10 @@ class MemoryLimitExceeded(SqlError):
     code = "MEMORY_LIMIT_EXCEEDED"
 
 
+class ProcessMemoryExceeded(MemoryLimitExceeded):
+    """The process had no more memory for the statement, whoever has it."""
+
+
 class ResultTooLarge(SqlError):
     """More result rows than `limits.max_result_rows`."""
 

@@ -17,7 +17,7 @@ from sql.duck import DuckPool, translated
 from sql.duck_plan import scan_types
 from sql.duck_results import result_batch, result_schema
 from sql.duck_types import to_duck_column
-from sql.errors import MemoryLimitExceeded, QueryTimeout
+from sql.errors import MemoryLimitExceeded, ProcessMemoryExceeded, QueryTimeout
 from sql.expressions import NotCovered
 from sql.functions import FunctionContext
 from sql.generate import duck_value
@@ -36,6 +36,8 @@ from storage.views import ReadView
 
 BATCH_ROWS = 65_536
 STREAM_ROWS = 16_384
+_PATIENCE = 5.0
+"""Seconds that a query waits for the end of others that have the process's memory."""
 
 
 @dataclass(frozen=True)
@@ -67,20 +69,41 @@ def run_query(
     max_rows: int | None = None,
     max_bytes: int | None = None,
 ) -> pa.Table:
-    """The whole result; raises ResultTooLarge beyond `max_rows`, MemoryLimitExceeded beyond `max_bytes`."""
+    """The whole result; raises ResultTooLarge beyond `max_rows`, MemoryLimitExceeded beyond `max_bytes`.
+
+    A query that finds no memory in the process because others have it runs again when they are over.
+    """
     run.control.check()
     values = _values(plan, run, runtime)
-    schema = result_schema(plan.columns)
     if plan.native is not None:
         try:
             rows = run_native(plan, run.view, run.identity, values, max_rows)
-            return pa.Table.from_arrays(rows.columns, schema=schema)
+            return pa.Table.from_arrays(rows.columns, schema=result_schema(plan.columns))
         except NotCovered:
             plan = plan.for_duckdb()
             values = _values(plan, run, runtime)
     near = _near(plan, run, runtime, values)
     if near is not None:
         return near
+    guests = runtime.pool.guests()
+    try:
+        return _collected(plan, run, runtime, values, max_rows, max_bytes)
+    except ProcessMemoryExceeded:
+        if not runtime.pool.wait_for_others(guests, min(run.control.remaining, _PATIENCE)):
+            raise
+    return _collected(plan, run, runtime, values, max_rows, max_bytes)
+
+
+def _collected(
+    plan: QueryPlan,
+    run: Execution,
+    runtime: QueryRuntime,
+    values: dict[int, object],
+    max_rows: int | None,
+    max_bytes: int | None,
+) -> pa.Table:
+    """The whole result of a query on DuckDB's path; raises as `run_query` does."""
+    schema = result_schema(plan.columns)
     batches: list[pa.RecordBatch] = []
     count = size = 0
     with contextlib.closing(_duck_batches(plan, run, runtime, values, BATCH_ROWS)) as produced:

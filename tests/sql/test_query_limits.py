@@ -7,9 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
+from sql import duck_api
 from sql.duck import DuckOptions, DuckPool
 from sql.errors import (
     ExecutionError,
@@ -220,6 +223,40 @@ def test_memory_is_bounded(world: World, text: str) -> None:
     with pytest.raises((MemoryLimitExceeded, QueryTimeout)):
         world.run(text, timeout=4)
     assert world.rows("select count(*) from people where name > 'A'", duckdb=True) == [(2,)]
+
+
+@pytest.mark.parametrize("crowded", [True, False])
+def test_a_query_runs_again_when_others_had_the_memory(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, crowded: bool
+) -> None:
+    done, begun = threading.Event(), threading.Event()
+    streams = duck_api.stream
+    calls: list[bool] = []
+
+    def refused_once(*arguments: Any) -> Any:
+        calls.append(done.is_set())
+        if len(calls) > 1:
+            return streams(*arguments)
+        done.set()
+        raise duckdb.OutOfMemoryException("Out of Memory Error: Failed to allocate block of 9 bytes (bad allocation)")
+
+    def other() -> None:
+        with world.pool.lease(Control(20)):
+            begun.set()
+            done.wait(20)
+
+    monkeypatch.setattr(duck_api, "stream", refused_once)
+    if crowded:
+        guest = threading.Thread(target=other)
+        guest.start()
+        assert begun.wait(20)
+        assert world.run("select count(*), min(name || 'x') from people").num_rows == 1
+        guest.join()
+        assert calls == [False, True]
+    else:
+        with pytest.raises(MemoryLimitExceeded, match="more memory than the server has"):
+            world.run("select count(*), min(name || 'x') from people")
+        assert calls == [False]
 
 
 def test_a_stream_can_be_left(world: World) -> None:
