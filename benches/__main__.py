@@ -15,6 +15,7 @@ from benches import (
     file_transfer,
     group_by,
     growth,
+    indexes,
     insert_many,
     insert_one,
     live_fan_out,
@@ -73,6 +74,7 @@ MODULES: Sequence[Bench] = (
     topic_waiting,
     topic_retention,
     file_transfer,
+    indexes,
     vector_search,
 )
 BENCHES = {bench.NAME: bench for bench in MODULES}

@@ -34,6 +34,14 @@ SELECT carrier, origin, count(*), avg(dep_delay)::float8, max(arr_delay), sum(di
 FROM flights GROUP BY carrier, origin ORDER BY carrier, origin
 """
 
+EVENT_QUERIES = {
+    "ref": "SELECT id, ref, thread, at, body FROM events3 WHERE ref = $1",
+    "thread": "SELECT id, ref, thread, at, body FROM events3 WHERE thread = $1",
+    "at": "SELECT count(*), sum(thread) FROM events3 WHERE at BETWEEN $1 AND $2",
+}
+"""By the indexed column, for `benches.indexes`."""
+EVENT_RANGE = 10_000
+
 
 class Note(msgspec.Struct):
     """One row, as a request carries it."""
@@ -86,6 +94,20 @@ async def _update(request: Request) -> Response:
     return JSONResponse({"status": "success", "row_count": 1})
 
 
+async def _events(request: Request) -> Response:
+    column, value = request.path_params["column"], request.path_params["value"]
+    values = (value, value + EVENT_RANGE - 1) if column == "at" else (value,)
+    rows = await request.app.state.pool.fetch(EVENT_QUERIES[column], *values)
+    return Response(msgspec.json.encode([list(row.values()) for row in rows]), media_type="application/json")
+
+
+async def _insert_event(request: Request) -> Response:
+    values = msgspec.json.decode(await request.body(), type=list[int | str])
+    statement = f"INSERT INTO events{request.path_params['indexes']} VALUES ($1, $2, $3, $4, $5)"
+    await request.app.state.pool.execute(statement, *values)
+    return JSONResponse({"status": "success", "row_count": 1})
+
+
 async def _group_by(request: Request) -> Response:
     rows = await request.app.state.pool.fetch(GROUP_BY)
     return JSONResponse([list(row.values()) for row in rows])
@@ -106,6 +128,8 @@ application = Starlette(
         Route("/notes/load", _load, methods=["POST"]),
         Route("/notes/{id:int}", _read, methods=["GET"]),
         Route("/notes/{id:int}", _update, methods=["PATCH"]),
+        Route("/events/{column:str}/{value:int}", _events, methods=["GET"]),
+        Route("/events/{indexes:int}", _insert_event, methods=["POST"]),
         Route("/flights/delays", _group_by, methods=["GET"]),
     ],
     lifespan=_lifespan,
