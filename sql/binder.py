@@ -24,7 +24,7 @@ from sql.duck import DuckPool
 from sql.duck_plan import plan_for_duckdb
 from sql.generate import text_of
 from sql.identity import Role
-from sql.index_access import scan_indexes
+from sql.index_access import exact_access, scan_indexes
 from sql.native_plan import plan_native
 from sql.plain import parameter_index
 from sql.plan import JsonKind, Operand, Parameter, Path, QueryPlan, Source
@@ -207,6 +207,9 @@ class _Binder:
             point_key=point,
             projection=None if plan.counts else plan.projection,
             residual_filter=point is None or terms.others > 0,
+            exact_index=exact_access(where.this if where else None, use, self.uses, types, alone=True)
+            if indexes
+            else None,
             engine_plan=_Once(engine),
         )
 

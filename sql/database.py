@@ -20,6 +20,7 @@ import pyarrow as pa
 from sql.audit import Origin
 from sql.audit_log import HOUR, MINUTE, AuditLog, AuditSettings
 from sql.bulk import insert_file
+from sql.cache import PlanCache
 from sql.command import Command
 from sql.diagnostics import shown_in
 from sql.duck import DuckOptions, DuckPool
@@ -43,7 +44,7 @@ from sql.live.settings import LiveSettings
 from sql.numbering import numbered
 from sql.query import Execution, QueryRuntime, stream_query
 from sql.rendering import BigintMode
-from sql.request import parse_request
+from sql.request import check_parameters, parse_request
 from sql.results import ResultColumn, StatementResult
 from sql.services import Services, StatementContext, context_of
 from sql.session import Session
@@ -76,6 +77,10 @@ if TYPE_CHECKING:
     from sql.files.references import UploadedFile
 
 DEFAULT_NAMESPACE = "default"
+_KEPT_TREES = 500
+_KEPT_CHARACTERS = 128 * 1024
+_LONGEST_KEPT = 4 * 1024
+"""Parsed queries that are remembered, the length of their texts together, and that of one."""
 _READS = (Query, Show, Describe)
 
 T = TypeVar("T")
@@ -174,6 +179,7 @@ class Database:
         self._services.files = files
         self.audit = self._services.audit = AuditLog(engine, audit)
         self._hot = HotStatements(self._services, bigint)
+        self._parsed: PlanCache[list[Parsed]] = PlanCache(_KEPT_TREES, _KEPT_CHARACTERS)
         self._workers = Workers(self.limits.workers, self.limits.max_waiting)
         self.live = LiveHub(self._services, self._workers, live or LiveSettings(snapshot_folder=temp_folder))
         self._services.live = self.live
@@ -363,7 +369,14 @@ class Database:
 
     def _parse(self, sql: str, context: StatementContext) -> list[Parsed]:
         """The statements of a request; checks that exactly the parameters that they use are there."""
-        return parse_request(sql, len(context.params), max_statements=self.limits.max_statements)
+        known = self._parsed.get((sql,), 0)
+        if known is not None:
+            check_parameters(known, len(context.params))
+            return known
+        batch = parse_request(sql, len(context.params), max_statements=self.limits.max_statements)
+        if len(sql) <= _LONGEST_KEPT and len(batch) == 1 and isinstance(batch[0].statement, Query):
+            self._parsed.put((sql,), 0, batch)  # nothing changes the tree of a query: binding copies it
+        return batch
 
     # --- streams -------------------------------------------------------------------------------------------------
 

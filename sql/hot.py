@@ -22,7 +22,7 @@ from sql.errors import InvalidParameter, SqlError
 from sql.expressions import NotCovered
 from sql.hot_change import HotChange, HotUpsert, answer, hot_change, hot_upsert
 from sql.hot_insert import HotInsert, hot_insert
-from sql.hot_read import HotRead, hot_read
+from sql.hot_read import HotIndexRead, HotRead, hot_read
 from sql.identity import Identity
 from sql.insert import InsertPlan
 from sql.numbering import numbered
@@ -45,14 +45,17 @@ MAX_TEXT = 256 * 1024
 """Longer texts are not scanned on the event loop."""
 
 Plan = InsertPlan | UpdatePlan | DeletePlan
-Form = HotInsert | HotUpsert | HotChange | HotRead | Plan
+Form = HotInsert | HotUpsert | HotChange | HotRead | HotIndexRead | Plan
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A hot statement. `shape` is set when the text alone gives it; `parameters` is how many the request has."""
+    """A hot statement. `shape` is set when the text alone gives it; `parameters` is how many the request has.
 
-    form: Form
+    `form` is None for a statement that has none, so that it is not looked at again.
+    """
+
+    form: Form | None
     parameters: int
     shape: InsertShape | None = None
 
@@ -73,7 +76,7 @@ class HotStatements:
         version = self._engine.catalog.version
         entry = self._entries.get((sql, namespace, identity.role), version)
         if entry is not None:
-            if entry.parameters != len(params):
+            if entry.form is None or entry.parameters != len(params):
                 return None
             return await self._run(entry.form, entry.shape, params, namespace, identity)
         if len(sql) > MAX_TEXT:
@@ -86,7 +89,7 @@ class HotStatements:
             return None
         template, values = lifted
         entry = self._entries.get((template, *map(type, values), namespace, identity.role), version)
-        if entry is None or entry.parameters != len(params):
+        if entry is None or entry.form is None or entry.parameters != len(params):
             return None
         return await self._run(entry.form, None, [*params, *values], namespace, identity)
 
@@ -96,7 +99,7 @@ class HotStatements:
         if _parameters(sql, shape) != len(params):
             return None
         entry = self._entries.get((shape.key, "insert", namespace, identity.role), version)
-        if entry is None or (isinstance(entry.form, HotUpsert) and shape.rows != 1):
+        if entry is None or entry.form is None or (isinstance(entry.form, HotUpsert) and shape.rows != 1):
             return None
         if params:
             known = _Entry(entry.form, len(params), shape)
@@ -163,10 +166,15 @@ class HotStatements:
     def _remember(
         self, key: Hashable, parsed: Parsed, context: StatementContext, count: int, shape: InsertShape | None
     ) -> None:
+        known = self._entries.get(key, self._engine.catalog.version)
+        if known is not None and known.form is None:
+            return
         with self._services.snapshot(context) as view:
             form = self._form(parsed, view, context, shape)
             version = view.catalog.version
         if form is None:
+            if isinstance(parsed.statement, Query):  # an INSERT has a text of its own each time
+                self._entries.put(key, version, _Entry(None, count))
             return
         if shape is not None and isinstance(form, (HotInsert, HotUpsert)):
             key, count = (shape.key, "insert", context.namespace, context.identity.role), 0
@@ -198,7 +206,7 @@ class HotStatements:
     async def _run(
         self, form: Form, shape: InsertShape | None, params: Sequence[object], namespace: str, identity: Identity
     ) -> StatementResult | None:
-        if isinstance(form, HotRead):
+        if isinstance(form, (HotRead, HotIndexRead)):
             return self._read(form, params, identity)
         with numbered(0, applied=0):
             try:
@@ -219,7 +227,9 @@ class HotStatements:
             except StorageError as error:
                 raise translated(error, form.table) from error
 
-    def _read(self, read: HotRead, params: Sequence[object], identity: Identity) -> StatementResult | None:
+    def _read(
+        self, read: HotRead | HotIndexRead, params: Sequence[object], identity: Identity
+    ) -> StatementResult | None:
         try:
             snapshot = self._engine.snapshot_at_once(purpose="point read")
             if snapshot is None:

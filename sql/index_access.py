@@ -29,6 +29,11 @@ MAX_IN = 1_000
 _EXACT_DOUBLE = 2**53
 _TEMPORAL = frozenset((Kind.TIMESTAMP, Kind.DATETIME, Kind.DATE, Kind.TIME))
 _LOWER = (exp.GT, exp.GTE)
+EXACT = frozenset((
+    Kind.BOOLEAN, Kind.SMALLINT, Kind.INT, Kind.BIGINT, Kind.TEXT, Kind.UUID, Kind.DATE, Kind.TIME, Kind.TIMESTAMP,
+    Kind.DATETIME,
+))  # fmt: skip
+"""Kinds whose keys, unless they are cut, are equal exactly when the values are, and sort as the values do."""
 
 Parameters = Mapping[int, tuple[ColumnType, bool]]
 Choices = tuple[Operand | ListRef, ...]
@@ -224,3 +229,29 @@ def scan_indexes(
     if not isinstance(use.target, TableDef) or not (use.target.indexes or use.target.uniques):
         return ()
     return index_accesses(use.target, column_terms(where, use, siblings, parameters, alone=alone))
+
+
+def exact_access(
+    where: exp.Expr | None, use: TableUse, siblings: Sequence[TableUse], parameters: Parameters, *, alone: bool
+) -> IndexAccess | None:
+    """An index that says all that the condition says: each term pins one of its first columns to one value."""
+    table = use.target
+    if not isinstance(table, TableDef) or not (table.indexes or table.uniques):
+        return None
+    terms = column_terms(where, use, siblings, parameters, alone=alone)
+    for access in index_accesses(table, terms):
+        pinned = access.columns[: len(access.equal)]
+        if (
+            access.low is None
+            and access.high is None
+            and len(pinned) == terms.terms
+            and terms.whole == set(pinned)
+            and all(table.by_name[name].type.kind in EXACT for name in pinned)
+            and all(_is_one_value(choices) for choices in access.equal)
+        ):
+            return access
+    return None
+
+
+def _is_one_value(choices: Choices) -> bool:
+    return len(choices) == 1 and not isinstance(choices[0], ListRef) and choices[0] != Constant(None)

@@ -243,6 +243,8 @@ class QueryPlan:
     point_key: tuple[Operand, ...] | None = None
     projection: tuple[str, ...] | None = None
     residual_filter: bool = True
+    exact_index: IndexAccess | None = None
+    """The index whose entries for single values are exactly the rows that WHERE keeps."""
     volatile: bool = False
     """True when the same snapshot and parameters may give another answer (RANDOM(), SNOWFLAKE_ID(), ...)."""
     engine_plan: Callable[[], QueryPlan] | None = field(default=None, repr=False, compare=False)

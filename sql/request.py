@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sql.dialect import parse_batch
 from sql.errors import InvalidParameter, InvalidSql
 from sql.statements import Parsed
@@ -29,6 +31,12 @@ def parse_statements(sql: str, parameters: int, *, max_statements: int) -> list[
     except UnicodeEncodeError:
         raise InvalidSql("The SQL text contains a lone surrogate, which is no character.") from None
     batch = parse_batch(sql, max_statements=max_statements)
+    check_parameters(batch, parameters)
+    return batch
+
+
+def check_parameters(batch: Sequence[Parsed], parameters: int) -> None:
+    """Raise InvalidParameter unless the statements use exactly so many parameters."""
     used = frozenset().union(*(parsed.parameters for parsed in batch))
     for index in sorted(used):
         if index > parameters:
@@ -39,4 +47,3 @@ def parse_statements(sql: str, parameters: int, *, max_statements: int) -> list[
                 f"Parameter ${index} is not used: the request has {parameters} parameter(s), "
                 f"the SQL uses {', '.join(f'${n}' for n in sorted(used)) or 'none'}."
             )
-    return batch

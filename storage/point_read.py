@@ -1,4 +1,4 @@
-"""One row by its primary key, without an Arrow table in between: the hot path of point reads.
+"""One row by its primary key, or a few by an index, without an Arrow table in between: the hot path of reads.
 
 `Reader.fetch` makes tables that own their memory, for any number of rows. For one row it is cheaper to take the
 values out of the mapped batch one by one, as storage values (see `storage.types`).
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from storage.catalog import TableDef
 from storage.errors import StorageCorrupt
-from storage.keys import index_key_prefix, partition_key, row_key_prefix
+from storage.keys import CUT_LENGTH, index_key_prefix, partition_key, row_key_prefix
 from storage.layout import layout_of
 from storage.snapshots import Snapshot
 
@@ -47,3 +47,34 @@ class PointReader:
             self._prefixes.clear()
         self._prefixes[partition] = made
         return made
+
+
+class IndexReader:
+    """Reads the given columns of the few rows that entries of one index lead to. Holds for one TableDef."""
+
+    def __init__(self, table: TableDef, index_id: int, columns: Sequence[str]) -> None:
+        self.table = table
+        self._index_id = index_id
+        self._layout = layout_of(table)
+        self._columns = tuple(columns)
+
+    def read(
+        self, snapshot: Snapshot, partition: str, low: bytes, high: bytes | None, most: int
+    ) -> list[list[object]] | None:
+        """The rows whose index keys lie from `low` to `high`, which is excluded; None stands for the key `low` alone.
+
+        Storage values that own their memory, in the order of the index. None when there are more than `most`, or when
+        `low` was cut, so that keys of other values begin with it. Raises ColdMiss as `PointReader.read`.
+        """
+        encoded, table_id = partition_key(partition), self.table.table_id
+        prefix, rows = index_key_prefix(table_id, encoded, self._index_id), row_key_prefix(table_id, encoded)
+        if len(low) >= CUT_LENGTH:
+            return None
+        with snapshot.reading() as reader:
+            if high is None:
+                seqs = [seq for seq in reader.find(prefix, [low]) if seq is not None]
+            else:
+                seqs = [seq for _, seq in reader.find_range(prefix, low, high, limit=most + 1, reverse=False)]
+                if len(seqs) > most:
+                    return None
+            return [list(reader.row(self._layout, rows, seq, self._columns, StorageCorrupt)) for seq in seqs]
