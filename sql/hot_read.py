@@ -24,7 +24,7 @@ _LARGEST = 2**53 - 1
 _AS_THEY_ARE = frozenset({Kind.BOOLEAN, Kind.SMALLINT, Kind.INT, Kind.TEXT, Kind.JSON, Kind.FILE,
                           Kind.TIMESTAMP, Kind.DATETIME, Kind.DATE, Kind.TIME})  # fmt: skip
 
-FEW_ROWS = 32
+FEW_ROWS = 16
 """Rows that the event loop reads by an index; a worker thread reads more."""
 
 Render = Callable[[object], object]
