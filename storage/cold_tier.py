@@ -283,7 +283,8 @@ class ColdTier:
             else:
                 with ThreadPoolExecutor(WRITERS, thread_name_prefix="headrace-cold-writer") as pool:
                     moved = list(pool.map(write, range(len(built))))
-            sync_folders(place, (segment.path for segment in pending.values()))
+            if pending:  # a place that nothing was ever written to has no folder
+                sync_folders(place, (segment.path for segment in pending.values()))
             self.step("written")
             return self._swap(table.table_id, moved)
         finally:

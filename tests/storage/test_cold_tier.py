@@ -40,6 +40,7 @@ from storage.types import (
     decimal,
     embedding,
 )
+from storage.writer import WriteTransaction
 from tests.storage.conftest import QUIET
 from tests.storage.helpers import create, key_of, keyed_table, keyless_table, plain_table, rows_of
 
@@ -433,6 +434,20 @@ def test_a_large_scan_waits_in_a_file_without_a_name(folder: Path) -> None:
 
 
 # --- flush and compaction ------------------------------------------------------------------------------------------
+
+
+def test_a_first_flush_of_dead_rows_alone_writes_nothing(engine: StorageEngine, folder: Path) -> None:
+    table = create(engine)
+
+    def work(writer: WriteTransaction) -> None:
+        writer.delete(table, "", [writer.insert_row(table, "", (1, "a", 1), key_of(table, 1))])
+
+    engine.commit_sync(work)
+    assert engine.cold.flush(table.table_id).segments == 0
+    assert not (folder / "cold").exists()
+    assert engine.check() == []
+    with engine.snapshot() as snapshot:
+        assert snapshot.count(table, "") == 0
 
 
 def test_rows_that_die_during_a_move_are_dead_afterwards(engine: StorageEngine) -> None:
