@@ -88,7 +88,8 @@ def test_every_message_is_handled_in_order(plan: Plan, workers: int) -> None:
     assert set(done) == everything
     if calm:
         assert len(seen) == MESSAGES
-    if plan.ordered or workers == 1:
+    none_lost = LOST not in plan.faults  # one that claimed a partition which no other answer has named yet
+    if plan.ordered or (workers == 1 and none_lost):
         for partition in range(plan.partitions):
             first_times = list(dict.fromkeys(at for number, at in done if number == partition))
             assert first_times == sorted(first_times)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 
@@ -181,7 +182,8 @@ def test_slow_and_large_heads_are_refused_as_for_requests(tmp_path: Path) -> Non
                     await asyncio.sleep(0.05)
 
             dripping = asyncio.create_task(drip())
-            assert await raw.rest() == b""
+            with contextlib.suppress(ConnectionResetError):  # where a byte came when the server had closed already
+                assert await raw.rest() == b""
             dripping.cancel()
             await raw.close()
             raw = await site.raw()
