@@ -26,7 +26,7 @@ from tests.storage.test_file_store import OPTIONS
 
 LATER = 40
 """More calls of a kind than the run makes."""
-ROUNDS = int(os.environ.get("HEADRACE_FILE_CRASH_ROUNDS", "12"))
+ROUNDS = int(os.environ.get("HEADRACE_FILE_CRASH_ROUNDS", "5"))
 SEED = int(os.environ.get("HEADRACE_CRASH_SEED", "20261128"))
 
 

@@ -1,6 +1,6 @@
 """`kill -9` at random moments under eight writers: everything acknowledged is there, nothing is there by half.
 
-`HEADRACE_CRASH_ROUNDS` sets the number of rounds (30 by default), `HEADRACE_CRASH_SEED` the seed, which is part of
+`HEADRACE_CRASH_ROUNDS` sets the number of rounds (10 by default), `HEADRACE_CRASH_SEED` the seed, which is part of
 every message.
 """
 
@@ -19,7 +19,7 @@ from storage.check import check
 from tests.crash.workload import CLIENTS, SCHEMA, TABLES, Book, Broken, Client, Contents, Writers, verify
 from tests.e2e.running import COMMAND, RunningServer, environment, run_command
 
-ROUNDS = int(os.environ.get("HEADRACE_CRASH_ROUNDS", "30"))
+ROUNDS = int(os.environ.get("HEADRACE_CRASH_ROUNDS", "10"))
 SEED = int(os.environ.get("HEADRACE_CRASH_SEED", "20261121"))
 log = logging.getLogger(__name__)
 ARROW = {"Accept": "application/vnd.apache.arrow.stream"}

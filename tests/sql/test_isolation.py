@@ -173,7 +173,7 @@ def unordered(answer: bytes) -> object:
     return body
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=st.lists(statements, min_size=1, max_size=4))
 def test_no_statement_depends_on_another_users_rows(worlds: tuple[World, World], script: list[str]) -> None:
     left, right = worlds

@@ -27,7 +27,7 @@ from tests.sql.query_grammar import Column, Query
 from tests.sql.query_support import ALICE, SERVICE, World, rows_of, table
 
 QUERIES = 6
-EXAMPLES = int(os.environ.get("HEADRACE_DIFFERENTIAL_EXAMPLES") or ("850" if os.environ.get("CI") else "100"))
+EXAMPLES = int(os.environ.get("HEADRACE_DIFFERENTIAL_EXAMPLES") or "100")
 """Worlds; each runs QUERIES queries three ways: more than 5,000 queries in the CI."""
 
 paths: Counter[Path] = Counter()

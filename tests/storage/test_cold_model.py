@@ -49,7 +49,7 @@ class ColdPlainMachine(ColdMachine):
 
 
 ColdMachine.TestCase.settings = ColdPlainMachine.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestColdModel = ColdMachine.TestCase
 TestColdPlainModel = ColdPlainMachine.TestCase

@@ -26,7 +26,7 @@ from tests.sql import query_grammar
 from tests.sql.live.live_world import ALICE, SERVICE, Client, World, opened
 from tests.sql.query_grammar import Column, _Maker
 
-EXAMPLES = int(os.environ.get("HEADRACE_DIFFERENTIAL_EXAMPLES") or ("400" if os.environ.get("CI") else "60"))
+EXAMPLES = int(os.environ.get("HEADRACE_DIFFERENTIAL_EXAMPLES") or "40")
 numbers = count()
 ways: Counter[str] = Counter()
 

@@ -24,7 +24,7 @@ from tests.sql.fake_view import FakeView
 from tests.sql.query_support import ALICE, World
 from tests.sql.views.view_grammar import T_ROWS, U_ROWS, T, U, View, queries, simple, views
 
-EXAMPLES = int(os.environ.get("HEADRACE_DIFFERENTIAL_EXAMPLES") or ("200" if os.environ.get("CI") else "15"))
+EXAMPLES = int(os.environ.get("HEADRACE_DIFFERENTIAL_EXAMPLES") or "15")
 SETTINGS = settings(
     max_examples=EXAMPLES,
     deadline=None,

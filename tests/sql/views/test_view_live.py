@@ -29,7 +29,7 @@ from tests.sql.live.hub_world import World as Hub
 from tests.sql.live.live_world import ALICE as CALLER
 from tests.sql.live.live_world import DBA, World, opened
 
-EXAMPLES = int(os.environ.get("HEADRACE_DIFFERENTIAL_EXAMPLES") or ("200" if os.environ.get("CI") else "25"))
+EXAMPLES = int(os.environ.get("HEADRACE_DIFFERENTIAL_EXAMPLES") or "25")
 numbers = count()
 
 PAIRS = [
