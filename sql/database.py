@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-
-import pyarrow as pa
 
 from sql.audit import Origin
 from sql.audit_log import HOUR, MINUTE, AuditLog, AuditSettings
@@ -24,7 +21,7 @@ from sql.cache import PlanCache
 from sql.command import Command
 from sql.diagnostics import shown_in
 from sql.duck import DuckOptions, DuckPool
-from sql.errors import InvalidSql, QueryTimeout, StorageUnavailable, Unsupported
+from sql.errors import InvalidSql, StorageUnavailable, Unsupported
 from sql.functions import FunctionContext
 from sql.hot import HotStatements
 from sql.housekeeping import Housekeeping
@@ -42,10 +39,11 @@ from sql.limits import SqlLimits
 from sql.live.hub import LiveHub
 from sql.live.settings import LiveSettings
 from sql.numbering import numbered
-from sql.query import Execution, QueryRuntime, stream_query
+from sql.query import QueryRuntime
 from sql.rendering import BigintMode
 from sql.request import check_parameters, parse_request
 from sql.results import ResultColumn, StatementResult
+from sql.row_stream import ResultStream, Rows, open_rows, taken
 from sql.services import Services, StatementContext, context_of
 from sql.session import Session
 from sql.statements import Describe, ExecuteAs, Parsed, Query, Show, Statement
@@ -66,7 +64,7 @@ from sql.vectors import jobs as vector_jobs
 from sql.vectors.indexes import VectorIndexes
 from sql.vectors.settings import VectorSettings
 from sql.vectors.upkeep import VectorUpkeep
-from sql.workers import CLOSING, THREADS, Cancelled, Control, Workers
+from sql.workers import CLOSING, THREADS, Control, Workers
 from storage.blobs import BlobReader
 from storage.engine import StorageEngine
 from storage.file_store import FileStore
@@ -86,20 +84,11 @@ _READS = (Query, Show, Describe)
 T = TypeVar("T")
 
 Settings = Callable[[], Iterable[tuple[str, str, str, str]]]
-Rows = Generator[pa.RecordBatch, None, None]
 
 
 def _only_reads(statement: Statement) -> bool:
     """Whether a statement changes nothing, so that nobody misses it when its client has gone."""
     return isinstance(statement, _READS) or (isinstance(statement, Command) and statement.reads_only)
-
-
-class ResultStream:
-    """The rows of a query while it runs: `columns` at once, `batches` as they are made. Close the iterator."""
-
-    def __init__(self, columns: Sequence[ResultColumn], batches: AsyncIterator[pa.RecordBatch]) -> None:
-        self.columns = columns
-        self.batches = batches
 
 
 class Database:
@@ -405,69 +394,11 @@ class Database:
                 return result.columns, (batch for batch in result.table.to_batches())
             session.run_all_but_last()
             with numbered(len(batch) - 1, applied=len(batch) - 1), storage_errors():
-                return self._open_stream(inner, last, session.context_of(last, told=True))
+                return open_rows(self._services, inner, last, session.context_of(last, told=True))
 
         columns, rows = await self._workers.run(start, control)
         control.may_be_left = True  # what comes now only reads
-        return ResultStream(columns, self._pump(rows, control))
-
-    def _open_stream(
-        self, query: Query, parsed: Parsed, context: StatementContext
-    ) -> tuple[Sequence[ResultColumn], Rows]:
-        services = self._services
-        snapshot = services.snapshot(context)
-        try:
-            plan = services.plan_query(query, parsed, snapshot, context)
-        except BaseException:
-            snapshot.close()
-            raise
-        execution = Execution(snapshot, context.identity, context.control, context.params)
-        snapshot.on_expire(
-            lambda: context.control.stop(QueryTimeout("The stream held its snapshot longer than the lease allows."))
-        )
-
-        def batches() -> Rows:
-            with snapshot:
-                yield from stream_query(plan, execution, services.runtime)
-
-        rows = batches()
-        first = next(rows, None)  # errors that the first rows bring are still answered with their own status
-        return plan.columns, _prepended(first, rows)
-
-    async def _pump(self, rows: Rows, control: Control) -> AsyncIterator[pa.RecordBatch]:
-        """Take one batch after the other on the worker threads; the query ends with this iterator.
-
-        A client that does not read leaves the request waiting between two batches, with its snapshot pinned. When the
-        control is stopped then, the request itself is cancelled, so that no client can keep pages for longer.
-        """
-        request = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-
-        def give_up() -> None:
-            if request is not None:
-                loop.call_soon_threadsafe(request.cancel)
-
-        def advance() -> pa.RecordBatch | None:
-            with storage_errors():
-                batch = next(rows, None)
-            if control.stopped is not None:
-                rows.close()
-            return batch
-
-        def close() -> None:
-            with suppress(ValueError):  # a thread that was left behind runs in it, and will close it
-                rows.close()
-
-        try:
-            while (batch := await self._workers.run(advance, control)) is not None:
-                release = control.on_stop(give_up)
-                try:
-                    yield batch
-                finally:
-                    release()
-        finally:
-            control.stop(Cancelled("The stream was closed."))
-            await loop.run_in_executor(None, close)
+        return ResultStream(columns, taken(rows, self._workers, control))
 
     # --- bulk ----------------------------------------------------------------------------------------------------
 
@@ -476,12 +407,3 @@ class Database:
         control = Control(self.limits.stream_timeout)
         context = context_of(identity, namespace, (), control)
         return await self._workers.run(lambda: insert_file(self._services, table, file, content_type, context), control)
-
-
-def _prepended(first: pa.RecordBatch | None, rest: Rows) -> Rows:
-    try:
-        if first is not None:
-            yield first
-            yield from rest
-    finally:
-        rest.close()
