@@ -154,8 +154,10 @@ def membership(value: Node, options: Sequence[Node]) -> Node:
         if not all(isinstance(each, pa.Scalar) for each in wanted) or isinstance(needle, pa.Scalar):
             return any_of.run(inputs)
         valid = [each for each in wanted if each.is_valid]
+        if pa.types.is_floating(needle.type) and any(each.as_py() == 0 for each in valid):
+            valid += [pa.scalar(zero, needle.type) for zero in (0.0, -0.0)]  # equal, which is_in() does not know
         found = pc.is_in(needle, value_set=pa.array(valid, needle.type))
-        if len(valid) < len(wanted):
+        if not all(each.is_valid for each in wanted):
             found = pc.if_else(found, True, pa.scalar(None, pa.bool_()))
         return pc.if_else(pc.is_valid(needle), found, pa.scalar(None, pa.bool_())) if needle.null_count else found
 

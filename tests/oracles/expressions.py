@@ -215,7 +215,7 @@ class Expressions:
         if kind == "DATE":
             makers.append(lambda: exp.cast(self.value("TIMESTAMP", depth - 1), "DATE"))
         if kind in TIMES[2:]:
-            makers.append(lambda: raw(f"CAST({text(operand())} AS {kind})"))
+            makers.append(lambda: exp.cast(operand(), kind))
         return rng.choice(makers)()
 
     def _inner(self) -> tuple[Table, str]:

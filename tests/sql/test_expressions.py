@@ -311,6 +311,20 @@ def test_constants_fill_all_rows() -> None:
     assert compiled("i4").evaluate({"i4": pa.chunked_array([], pa.int32())}, [], 0).to_pylist() == []
 
 
+@pytest.mark.parametrize("column", ["f4", "f8"])
+@pytest.mark.parametrize("zero", ["0.0", "-0.0"])
+def test_both_zeros_are_in_a_list_with_one(column: str, zero: str) -> None:
+    values = [0.0, -0.0, 1.0, 5.0, None]
+    for text, expected in (
+        (f"{column} IN ({zero}, 1.0, 2.0, 3.0)", [True, True, True, False, None]),
+        (f"{column} IN ({zero}, 1.0, 2.0, NULL)", [True, True, True, None, None]),
+    ):
+        expression = compiled(text)
+        found = expression.evaluate({column: pa.array(values, pa.float32() if column == "f4" else pa.float64())}, [], 5)
+        assert found.to_pylist() == expected
+        assert [expression.evaluate_row({column: value}, []) for value in values] == expected
+
+
 def test_long_and_deep_expressions() -> None:
     many = " AND ".join(f"i4 <> {n}" for n in range(2000))
     expression = compiled(many)
