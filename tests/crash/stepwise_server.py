@@ -22,10 +22,10 @@ import msgspec
 STEPS: dict[str, int] = {
     "flush.recorded": 5, "flush.written": 5, "flush.swapped": 5,
     "compact.recorded": 3, "compact.written": 3, "compact.swapped": 3,
-    "cold.write": 12, "cold.delete": 12, "cold.collected": 3,
-    "lake.planned": 6, "lake.committed": 6,
-    "backup.clear": 2, "backup.block": 40, "backup.pages": 2, "backup.object": 15, "backup.write": 4, "backup.made": 1,
-    "commit": 200, "fsync": 80, "replace": 40, "unlink": 20, "link": 8,
+    "cold.write": 8, "cold.delete": 8, "cold.collected": 3,
+    "lake.planned": 4, "lake.committed": 4,
+    "backup.clear": 2, "backup.block": 30, "backup.pages": 2, "backup.object": 10, "backup.write": 4, "backup.made": 1,
+    "commit": 80, "fsync": 50, "replace": 20, "unlink": 10, "link": 4,
 }  # fmt: skip
 """Names of steps, and up to which occurrence of each a campaign kills."""
 
@@ -70,7 +70,7 @@ class Fuse:
 
 def lay(fuse: Fuse) -> None:
     """Put the fuse into everything that moves or copies data."""
-    from sql.backup import making
+    from sql.backup import making, running
     from sql.lake.publishing import LakePublisher
     from storage import cold_tier
     from storage.environment import Environment
@@ -117,7 +117,7 @@ def lay(fuse: Fuse) -> None:
     fuse.watch(making, "store_pages", "backup.pages")
     fuse.watch(making, "store_object", "backup.object")
     fuse.watch(making, "write_new", "backup.write")
-    fuse.watch(making, "make_backup", "backup.made")
+    fuse.watch(running, "run_backup", "backup.made")
     ticking = making._Backup._ticking
 
     def counted(self: Any, what: str) -> Callable[[int], None]:
@@ -132,7 +132,9 @@ def lay(fuse: Fuse) -> None:
 
     making._Backup._ticking = counted  # type: ignore[method-assign]
     fuse.watch(Environment, "commit", "commit")
-    for name in ("fsync", "replace", "unlink", "link"):
+    fuse.watch(running, "restore", "restore.made")
+    fuse.watch(running, "announce", "restore.announced")
+    for name in ("fsync", "replace", "unlink", "link", "rename"):
         fuse.watch(os, name, name)
 
 
