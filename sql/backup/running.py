@@ -69,7 +69,10 @@ def _path(path: str) -> Path:
 def run_backup(run: JobRun, engine: StorageEngine, files: FileStore | None) -> str:
     """The work of a backup job."""
     target = Path(str(run.job.argument("path")))
-    made = make_backup(engine, files, target, run.progress, run.check)
+    try:
+        made = make_backup(engine, files, target, run.progress, run.check)
+    except OSError as error:
+        raise BackupError(f"the backup in '{target}' could not be written: {error.strerror or error}") from error
     manifest = made.manifest
     return (
         f"Restore point {manifest.point} of {manifest.total_bytes} bytes in '{target}': {manifest.new_bytes} bytes "
