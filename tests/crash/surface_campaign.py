@@ -56,6 +56,7 @@ class Campaign:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.dice = random.Random(seed)
+        self.which = random.Random(seed)
         self.folder = folder
         self.armed = folder / "armed"
         self.server = RunningServer(folder / "data", changes=SETTINGS)
@@ -147,10 +148,12 @@ class Campaign:
 
     def _work_and_die(self, step: str) -> None:
         server = self.server
-        self.armed.touch()
+        goal = self.dice.randrange(12)
         load = Load(server.url, server.token, self.clients, self.consumer, self.target).start()
         assert server.process is not None
         try:
+            until(lambda: bool(load.failures) or load.counts["requests"] >= goal)
+            self.armed.touch()
             seconds = self.dice.uniform(0.3, 3.0) if step == "none" else STEP_SECONDS
             code = server.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -173,7 +176,9 @@ class Campaign:
                 starting.wait(self.dice.uniform(0.3, 2.0))
             except subprocess.TimeoutExpired:
                 starting.kill()
-            starting.wait()
+            code = starting.wait()
+        if code != -9:
+            raise Broken(f"the start ended by itself with {code}")
         self._note_death(f"start {step}")
 
     def _note_death(self, step: str) -> None:
@@ -302,7 +307,7 @@ class Campaign:
         if points:
             self._prove_no_litter(target, points)
         if points and number % 3 == 2:
-            self._restore(target, self.dice.choice(points[-6:]), there)
+            self._restore(target, self.which.choice(points[-6:]), there)
         if number % 6 == 5:
             for point in points:
                 verify_bytes(target, point)

@@ -16,6 +16,20 @@ from tests.crash.bank import CONSTANT, PARTITIONS, TOPIC, Broken, Client, Connec
 
 _JOBS = re.compile(r"\b[A-Z]{2}-[0-9a-f]{23}\b")
 GROUP = "workers"
+REMODEL = [
+    "ALTER TABLE bank.accounts ADD COLUMN IF NOT EXISTS note TEXT DEFAULT 'none'",
+    "CREATE TABLE IF NOT EXISTS bank.scratch (id BIGINT PRIMARY KEY, x TEXT)",
+    "INSERT INTO bank.scratch SELECT i, 'x' FROM range(300) r(i) ON CONFLICT (id) DO NOTHING",
+    "STORAGE FLUSH TABLE bank.scratch",
+    "DROP INDEX IF EXISTS bank.accounts_region",
+    "ALTER TABLE bank.wallets ADD COLUMN IF NOT EXISTS note INT NOT NULL DEFAULT 7",
+    "CREATE INDEX IF NOT EXISTS accounts_region ON bank.accounts (region)",
+    "DELETE FROM bank.scratch WHERE id % 2 = 0",
+    "ALTER TABLE bank.accounts DROP COLUMN IF EXISTS note",
+    "DROP TABLE IF EXISTS bank.scratch",
+    "ALTER TABLE bank.wallets DROP COLUMN IF EXISTS note",
+]
+"""Each may come after a kill at any of them."""
 
 
 class Consumer:
@@ -74,6 +88,7 @@ class Load:
         self._add(admin, _Reads().turn, "reads")
         self._add(admin, self._move, "tours")
         self._add(admin, self._back_up, "backups")
+        self._add(admin, self._remodel, "remodels")
         self._add(admin, consumer.turn, "consumes")
 
     def start(self) -> Load:
@@ -125,6 +140,12 @@ class Load:
 
     def _back_up(self, connection: Connection) -> None:
         self._finish(connection, f"BACKUP DATABASE TO '{self._target}'")
+
+    def _remodel(self, connection: Connection) -> None:
+        """Change tables and indexes while they are moved, and drop one that was flushed."""
+        for sql in REMODEL:
+            connection.results(sql)
+            self._stop.wait(0.1)
 
     def _finish(self, connection: Connection, sql: str) -> None:
         """Wait for the jobs of a statement."""
