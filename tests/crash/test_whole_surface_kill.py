@@ -1,6 +1,6 @@
 """`kill -9` of a server that flushes, compacts, backs up and publishes under load: at random moments and at steps.
 
-`HEADRACE_CAMPAIGN_ROUNDS` sets the number of rounds (3 by default), `HEADRACE_CAMPAIGN_SEED` the seed, which every
+`HEADRACE_CAMPAIGN_ROUNDS` sets the number of rounds (2 by default), `HEADRACE_CAMPAIGN_SEED` the seed, which every
 failure names. A round starts the server that the last one killed, proves what it holds, lets everybody go on, and
 kills it: by itself at the n-th time that a step is reached (`stepwise_server.STEPS`), or from outside.
 """
@@ -15,7 +15,7 @@ import pytest
 
 from tests.crash.surface_campaign import Campaign
 
-ROUNDS = int(os.environ.get("HEADRACE_CAMPAIGN_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("HEADRACE_CAMPAIGN_ROUNDS", "2"))
 SEED = int(os.environ.get("HEADRACE_CAMPAIGN_SEED", "20261128"))
 log = logging.getLogger(__name__)
 
