@@ -41,8 +41,8 @@ from storage.types import (
     decimal,
     embedding,
 )
-from storage.writer import WriteTransaction
 from storage.versions import read_versions
+from storage.writer import WriteTransaction
 from tests.storage.conftest import QUIET
 from tests.storage.helpers import create, key_of, keyed_table, keyless_table, plain_table, rows_of
 
