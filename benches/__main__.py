@@ -34,6 +34,7 @@ from benches import (
     topic_waiting,
     topic_wake_up,
     update_by_key,
+    user_tables,
     vector_search,
 )
 from benches.runner import SYSTEMS, Options
@@ -76,6 +77,7 @@ MODULES: Sequence[Bench] = (
     file_transfer,
     indexes,
     vector_search,
+    user_tables,
 )
 BENCHES = {bench.NAME: bench for bench in MODULES}
 
@@ -87,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="rounds that are counted (default 3)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one run of wrk (default 5)")
     parser.add_argument("--rows", type=int, default=100_000, help="rows in the table before reads and updates")
+    parser.add_argument("--users", type=int, default=10_000, help="users of `user-tables` (default 10000)")
     parser.add_argument("--only", action="append", choices=SYSTEMS, help="measure this system only; may be repeated")
     parser.add_argument("--folder", type=Path, help="parent of the temporary data folder: choose the disk to measure")
     parser.add_argument("--profile", type=Path, metavar="DIR", help="write flame graphs of Headrace (needs py-spy)")
@@ -102,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if shutil.which("wrk") is None:
         parser.error("wrk is not installed (apt-get install wrk)")
     only = frozenset(chosen.only or SYSTEMS)
-    options = Options(chosen.rounds, chosen.seconds, only, chosen.rows, chosen.folder, chosen.profile)
+    options = Options(chosen.rounds, chosen.seconds, only, chosen.rows, chosen.folder, chosen.profile, chosen.users)
     for name in names:
         for report in BENCHES[name].run(options):
             print(report, flush=True)

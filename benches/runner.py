@@ -41,6 +41,7 @@ class Options:
     folder: Path | None = None
     profile: Path | None = None
     """Folder for a flame graph of Headrace in its last round of each comparison."""
+    users: int = 10_000
     _slot: int = field(default=10, init=False)
 
     def next_keys(self) -> int:
