@@ -158,7 +158,7 @@ def _idle_report(pair: _Pair, tier: str) -> Report:
         for found in [measured[server.users]]
     )
     return Report(
-        title=f"Idle server, rows {tier}: after its start, and {_idle_seconds(pair.options):.0f} s later (less is better)",
+        title=f"Idle server, {tier}: after its start, and {_idle_seconds(pair.options):.0f} s later (less is better)",
         unit="RssAnon MB",
         headings=("RssAnon later", "VmRSS MB", "VmRSS later", "start s", "CPU %"),
         rows=rows,
