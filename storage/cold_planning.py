@@ -7,13 +7,14 @@ kind, so row groups never overlap other batches.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from storage.cold_segments import Segment, read_segment
+from storage.cold_segments import Segment, partition_of_key, read_segment, segment_items
 from storage.cold_stubs import read_stub
 from storage.errors import StorageCorrupt
-from storage.keys import row_key_prefix
+from storage.keys import parse_row_key, row_key_prefix, table_prefix
 from storage.layout import TableLayout
 from storage.options import StorageOptions
 from storage.reading import Reader, Stored, place_of
@@ -68,6 +69,24 @@ def hot_runs(reader: Reader, table_id: int, partition: bytes, through: int, opti
             nbytes += size
     if keys:
         yield Run(user, partition, keys, rows, nbytes)
+
+
+def compactable(reader: Reader, layout: TableLayout) -> Iterator[bytes]:
+    """The partitions that may have segments worth rewriting: several, dead rows, or an older schema version.
+
+    The records of segments tell, and which batches have dead rows: no batch is looked at.
+    """
+    table_id, version = layout.table.table_id, layout.table.schema_version
+    with_dead = {parse_row_key(key)[1] for key in reader.dead_keys(table_prefix(table_id))}
+    for partition, records in itertools.groupby(
+        segment_items(reader, table_id), key=lambda item: partition_of_key(item[0])
+    ):
+        count, current = 0, True
+        for _, segment in records:
+            count += 1
+            current = current and segment.schema_version == version
+        if count > 1 or not current or partition in with_dead:
+            yield partition
 
 
 class _Old(NamedTuple):

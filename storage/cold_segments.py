@@ -123,6 +123,24 @@ def segment_items(
         yield key, _decode(value)
 
 
+def count_segments(reader: Reader, table_id: int) -> int:
+    """How many committed segments a table has; none is decoded."""
+    return sum(1 for _ in segment_keys(reader, table_id))
+
+
+def segment_keys(reader: Reader, table_id: int) -> Iterator[bytes]:
+    """The keys of the committed segments of a table, by partition and id."""
+    wanted = COMMITTED_PREFIX + table_prefix(table_id)
+    cursor = reader.txn.cursor(db=reader.dbs.state)
+    if not cursor.set_range(wanted):
+        return
+    for raw in cursor.iternext(keys=True, values=False):
+        key = bytes(raw)
+        if not key.startswith(wanted):
+            return
+        yield key
+
+
 def partition_of_key(key: bytes) -> bytes:
     """The partition in the key of a record. Raises ValueError for malformed bytes."""
     return parse_row_key(key[1:])[1]

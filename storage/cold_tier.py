@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +19,14 @@ from typing import NamedTuple
 from storage.catalog import TableDef
 from storage.cold_files import LocalStorages, delete_file, file_name, folder_of, sync_folders, taken, write_file
 from storage.cold_moving import Built, Moved, build, encode, job_of, record_segments, swap
-from storage.cold_planning import HotPartition, Run, cold_runs, hot_partitions, hot_runs
+from storage.cold_planning import HotPartition, Run, cold_runs, compactable, hot_partitions, hot_runs
 from storage.cold_reading import ColdReads
 from storage.cold_segments import (
     NEXT_SEGMENT,
     OTHER_PREFIX,
     Segment,
     SegmentStatus,
+    count_segments,
     delete_segment,
     partition_of_key,
     segment_items,
@@ -147,24 +148,22 @@ class ColdTier:
         with self._alone(table_id):
             with self._snapshot("planning a compaction") as snapshot, snapshot.reading() as reader:
                 layout = layout_of(_table(snapshot, table_id))
-                before = sum(1 for _ in segments_of(reader, table_id))
-                partitions = [
-                    p for p in reader.partitions(table_id) if any(cold_runs(reader, layout, p, None, self._options))
-                ]
-            removed = 0
-            for number, partition in enumerate(partitions):
-                start: bytes | None = None
-                while True:
+                before = count_segments(reader, table_id)
+                partitions = list(compactable(reader, layout))
+            removed = done = 0
+            for at in range(0, len(partitions), ROUND_FILES):
+                left: dict[bytes, bytes | None] = dict.fromkeys(partitions[at : at + ROUND_FILES])
+                while left:
                     if check is not None:
                         check()
-                    start, result = self._compact_round(table_id, partition, start)
+                    before_round = len(left)
+                    left, result = self._compact_round(table_id, left)
                     removed += result.source_rows - result.rows
-                    if start is None:
-                        break
-                if progress is not None:
-                    progress(100.0 * (number + 1) / len(partitions), f"{number + 1} of {len(partitions)} partitions")
+                    done += before_round - len(left)
+                    if progress is not None:
+                        progress(100.0 * done / len(partitions), f"{done} of {len(partitions)} partitions")
             with self._snapshot("counting segments") as snapshot, snapshot.reading() as reader:
-                after = sum(1 for _ in segments_of(reader, table_id))
+                after = count_segments(reader, table_id)
         return Compacted(before, after, removed)
 
     def pending_rows(self, view: Snapshot, table: TableDef) -> int:
@@ -228,27 +227,35 @@ class ColdTier:
             raise SchemaChanged("the table changed while it was flushed")
         return left, result
 
-    def _compact_round(self, table_id: int, partition: bytes, start: bytes | None) -> tuple[bytes | None, _Round]:
-        """Rewrite a bounded part of a partition; where to go on, or None."""
+    def _compact_round(
+        self, table_id: int, partitions: Mapping[bytes, bytes | None]
+    ) -> tuple[dict[bytes, bytes | None], _Round]:
+        """Rewrite a bounded part of some partitions, each from a key on; those that may have more, and from where."""
         with self._snapshot("compacting") as snapshot, snapshot.reading() as reader:
             table = _table(snapshot, table_id)
-            found = cold_runs(reader, layout_of(table), partition, start, self._options)
-            runs, left = self._bounded([(partition, found)])
+            layout = layout_of(table)
+            runs, left = self._bounded(
+                (partition, cold_runs(reader, layout, partition, start, self._options))
+                for partition, start in partitions.items()
+            )
             built = self._build(snapshot, table, runs)
         result = self._move(table, built)
-        if not left or not runs:
-            return None, result
-        last = runs[-1].keys[-1]
-        return last[:-8] + (int.from_bytes(last[-8:], "big") + 1).to_bytes(8, "big"), result
+        reached = {run.partition: _following(run.keys[-1]) for run in runs}
+        return {partition: reached.get(partition, partitions[partition]) for partition in left}, result
 
     def _bounded(self, found: Iterable[tuple[bytes, Iterator[Run]]]) -> tuple[list[Run], list[bytes]]:
-        """The runs of one round, and the partitions that have more."""
+        """The runs of one round, and the partitions that have more, or were not looked at."""
         runs: list[Run] = []
         left: list[bytes] = []
         nbytes = 0
+        full = False
         for partition, more in found:
+            if full:
+                left.append(partition)
+                continue
             for run in more:
-                if runs and (nbytes + run.nbytes > self._options.cold_segment_bytes or len(runs) >= ROUND_FILES):
+                full = nbytes + run.nbytes > self._options.cold_segment_bytes or len(runs) >= ROUND_FILES
+                if runs and full:
                     left.append(partition)
                     break
                 runs.append(run)
@@ -401,6 +408,11 @@ def _table(snapshot: Snapshot, table_id: int) -> TableDef:
     if table is None:
         raise SchemaChanged("the table was dropped meanwhile")
     return table
+
+
+def _following(key: bytes) -> bytes:
+    """The key of `rows` that comes next in its partition."""
+    return key[:-8] + (int.from_bytes(key[-8:], "big") + 1).to_bytes(8, "big")
 
 
 def _slices(partitions: Sequence[HotPartition], options: StorageOptions) -> Iterator[list[HotPartition]]:

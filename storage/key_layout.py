@@ -32,6 +32,9 @@ PARTITION_CUT = 64
 LONGEST_PARTITION = PARTITION_CUT + 1 + 32
 """Length of a long partition: table (4) + partition (97) + index (2) + key (400) fit LMDB's 511 bytes."""
 
+TABLE_BYTES = 4
+"""Length of a table id; the partition follows."""
+
 _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
@@ -75,6 +78,14 @@ def partition_end(data: bytes, start: int) -> int:
 def table_prefix(table_id: int) -> bytes:
     """What all keys of a table begin with."""
     return _U32.pack(table_id)
+
+
+def table_id_of(key: bytes) -> int:
+    """The table of a key of `rows` or `keys`. Raises ValueError for malformed bytes."""
+    if len(key) < TABLE_BYTES:
+        raise ValueError("a key ends inside its table id")
+    found: int = _U32.unpack_from(key)[0]
+    return found
 
 
 def row_key(table_id: int, partition: bytes, seq: int) -> bytes:

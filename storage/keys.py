@@ -56,6 +56,7 @@ from storage.key_encoding import (
 )
 from storage.key_layout import (
     SHARED_PARTITION,
+    TABLE_BYTES,
     index_key_prefix,
     object_key,
     object_prefix,
@@ -67,6 +68,7 @@ from storage.key_layout import (
     row_key,
     row_key_prefix,
     seq_key,
+    table_id_of,
     table_prefix,
 )
 
@@ -74,6 +76,7 @@ __all__ = [
     "CUT_LENGTH",
     "MAX_KEY",
     "SHARED_PARTITION",
+    "TABLE_BYTES",
     "check_key_types",
     "decode_key",
     "encode_columns",
@@ -96,5 +99,6 @@ __all__ = [
     "row_key",
     "row_key_prefix",
     "seq_key",
+    "table_id_of",
     "table_prefix",
 ]

@@ -1,9 +1,10 @@
-"""What is remembered about stored batches across transactions: which were verified, and where large ones begin.
+"""What is remembered of stored batches across transactions: verified ones, where large ones begin, scattered ones.
 
-Both are only hints. A verified batch is known by key and checksum, so a batch that replaced it is verified again. A
+All are only hints. A verified batch is known by key and checksum, so a batch that replaced it is verified again. A
 remembered first `_seq` saves the search in the B-tree (whose neighbours the LMDB binding would touch page by page): the
 batch is looked up under the remembered key in the reader's own transaction, and because batches of a partition do not
 overlap, a batch that begins at or before a `_seq` and ends at or after it is the right one, however old the hint.
+A partition whose scan met many small batches is scattered: merging looks at it (`storage.merge`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from bisect import bisect_right, insort
 
 LARGE = 1_024
 """Rows from which on a batch is worth remembering."""
+SCATTERED = 32
+"""Small batches from which on a scan says that merging them would help."""
 
 
 class BatchMemory:
@@ -23,6 +26,17 @@ class BatchMemory:
         self._partition_limit = partitions
         self._start_limit = starts
         self._starts: dict[bytes, list[int]] = {}
+        self._scattered: dict[bytes, None] = {}
+
+    def add_scattered(self, prefix: bytes) -> None:
+        """A scan of the partition met SCATTERED small batches or more."""
+        if len(self._scattered) < self._partition_limit:
+            self._scattered[prefix] = None
+
+    def take_scattered(self) -> list[bytes]:
+        """The partitions, by what their keys begin with, that scans have complained of since the last call."""
+        found, self._scattered = self._scattered, {}
+        return list(found)
 
     def verified(self, key: bytes, checksum: int) -> bool:
         """Whether this very batch was verified before."""

@@ -2,6 +2,10 @@
 
 It learns from the writer which partitions got batches or dead rows, plans and builds from snapshots (`storage.merging`,
 `storage.retention`), and changes the database only through works that run alone in the writer, each one bounded.
+
+What an earlier process left unmerged it finds at start in SHARED tables only. Partitions of users may be very many, and
+to look at each is to read the whole database: there, a scan that meets many small batches tells (`storage.memory`), so
+that what nobody reads costs nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from typing import Any, Protocol
 from storage.environment import LOG_TRUNCATED, read_number
 from storage.errors import StorageClosed, StorageError, StorageFull, StoragePoisoned
 from storage.index_removal import dropped_indexes, remove_entries
-from storage.keys import partition_key, row_key_prefix
+from storage.keys import TABLE_BYTES, partition_key, row_key_prefix, table_id_of
 from storage.layout import layout_of
 from storage.merging import Job, apply_job, build, candidates, choose
 from storage.options import StorageOptions
@@ -163,7 +167,7 @@ class Merger:
     # --- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._guard(self._merge_all)
+        self._guard(self.merge_shared)
         interval = self._options.maintenance_seconds
         maintained = self._clock.monotonic()
         while not self._stopped.is_set():
@@ -171,11 +175,7 @@ class Merger:
             self._wake.clear()
             if self._stopped.is_set():
                 return
-            with self._lock:
-                due = list(self._due)
-                self._due.clear()
-            if due:
-                self._guard(lambda due=due: self._merge(due))  # type: ignore[misc]
+            self._guard(self.merge_due)
             overdue = self._clock.monotonic() - maintained >= interval  # also when merging never leaves a pause
             if overdue or self._topic_bytes >= TOPIC_BYTES:
                 self._topic_bytes = 0
@@ -198,10 +198,26 @@ class Merger:
         except Exception:
             log.exception("background merging failed")
 
-    def _merge_all(self) -> None:
-        """At start: every partition may have been left with small batches."""
-        for partitions in self._all_partitions():
-            self._merge(partitions)
+    def merge_due(self) -> int:
+        """Merge where the writer or a scan has said that it is worth it; how many merges."""
+        with self._lock:
+            due = list(self._due)
+            self._due.clear()
+        return self._merge([*due, *self._scattered()])
+
+    def merge_shared(self) -> None:
+        """At start: every SHARED table may have been left with small batches."""
+        with self._snapshot("listing tables") as snapshot:
+            due = [(table.table_id, "") for table in snapshot.catalog.tables() if not table.per_user]
+        self._merge(due)
+
+    def _scattered(self) -> list[_Partition]:
+        """The partitions that scans have found full of small batches."""
+        found = self._registry.memory.take_scattered()
+        if not found:
+            return []
+        with self._snapshot("naming partitions") as snapshot, snapshot.reading() as reader:
+            return [(table_id_of(prefix), reader.user_of(prefix[TABLE_BYTES:])) for prefix in found]
 
     def _all_partitions(self) -> Iterator[list[_Partition]]:
         """All partitions in slices, each listed when it is asked for: there may be one for each of many users."""

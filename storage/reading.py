@@ -30,7 +30,7 @@ from storage.environment import Cursor, Databases, Txn
 from storage.errors import StorageCorrupt, StorageError
 from storage.keys import parse_partition, parse_row_key, prefix_end, row_key_prefix, table_prefix
 from storage.layout import SEQ, Projection, TableLayout
-from storage.memory import LARGE, BatchMemory
+from storage.memory import LARGE, SCATTERED, BatchMemory
 from storage.scan_statistics import ScanStatistics
 
 
@@ -207,6 +207,16 @@ class Reader:
                 found[key[:-2]] = found.get(key[:-2], 0) + count_dead(value)
         return found
 
+    def dead_keys(self, prefix: bytes) -> Iterator[bytes]:
+        """The batches under a prefix that have superseded rows, by key; a batch may come more than once."""
+        cursor = self.txn.cursor(db=self.dbs.dead)
+        if cursor.set_range(prefix):
+            for raw in cursor.iternext(keys=True, values=False):
+                key = bytes(raw)
+                if not key.startswith(prefix):
+                    return
+                yield key[:-2]
+
     def scan(
         self,
         layout: TableLayout,
@@ -229,11 +239,12 @@ class Reader:
         dead = self.dead_in(prefix, start)
         schema = layout.projection(layout.table.schema_version, columns, with_seq=with_seq).schema
         parts: list[Part] = []
-        found = 0
+        found = small = 0
         for batch in self.stored(prefix, start=start):
             if enough is not None and found >= enough:
                 break
             header = batch.header
+            small += header.rows < LARGE and not header.flags
             if bounds and self._excluded(layout, batch, bounds):
                 continue
             gone = dead[batch.key]["row"] if batch.key in dead else None
@@ -260,6 +271,8 @@ class Reader:
                 parts.append(projected)
             else:
                 parts += without(projected, gone)
+        if small >= SCATTERED:
+            self.memory.add_scattered(prefix)
         return schema, parts
 
     def _excluded(self, layout: TableLayout, batch: Stored, bounds: Mapping[str, Bounds]) -> bool:
