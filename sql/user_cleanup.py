@@ -78,8 +78,8 @@ class UserCleanup:
             return []
         bound = self._clock.now_us() - int(days * DAY_US)
         with self._engine.snapshot(purpose="dropped accounts") as view:
-            users = list(view.list_objects(USER_KIND, UserDef))
-        return [user for user in users if user.deleted_at is not None and user.deleted_at <= bound]
+            users = view.list_objects(USER_KIND, UserDef)  # decoded one by one: there may be very many
+            return [user for user in users if user.deleted_at is not None and user.deleted_at <= bound]
 
     def _end(self, account: UserDef, run: JobRun) -> tuple[bool, int]:
         """Whether the account is gone, and how many rows with it."""

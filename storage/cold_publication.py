@@ -10,7 +10,7 @@ import numpy.typing as npt
 import xxhash
 
 from storage.catalog import TableDef
-from storage.cold_segments import Segment, segments_of
+from storage.cold_segments import Segment, partition_of_key, segment_id_of_key, segment_keys, segments_of
 from storage.cold_stubs import read_stub
 from storage.errors import StorageCorrupt
 from storage.keys import table_prefix
@@ -23,6 +23,29 @@ class LiveFile(NamedTuple):
     segment: Segment
     dead: int
     marked: tuple[tuple[int, bytes], ...]
+
+
+class ShownFile(NamedTuple):
+    """What of a committed segment decides whether a publication is behind."""
+
+    segment_id: int
+    partition: bytes
+    dead: int
+
+
+def shown_files(reader: Reader, table_id: int) -> list[ShownFile]:
+    """The files of a table by segment id, told from keys alone where no row is dead: very many users cost little."""
+    dead: dict[int, int] = {}
+    for key, count in reader.dead_counts(table_prefix(table_id)).items():
+        value = reader.txn.get(key, db=reader.dbs.rows)
+        if value is not None and reader.header(key, value).flags:
+            segment_id = read_stub(value).segment_id
+            dead[segment_id] = dead.get(segment_id, 0) + count
+    found = []
+    for key in segment_keys(reader, table_id):
+        segment_id = segment_id_of_key(key)
+        found.append(ShownFile(segment_id, partition_of_key(key), dead.get(segment_id, 0)))
+    return sorted(found)
 
 
 def live_files(reader: Reader, table_id: int) -> list[LiveFile]:
@@ -62,10 +85,13 @@ def dead_places(reader: Reader, file: LiveFile) -> npt.NDArray[np.uint32]:
     return np.sort(np.concatenate(parts)) if parts else np.empty(0, np.uint32)
 
 
-def digest_of(table: TableDef, files: Iterable[LiveFile]) -> str:
-    """Changes whenever other engines are to see something else: dead rows of a file only grow in number."""
+def digest_of(table: TableDef, files: Iterable[tuple[int, int]]) -> str:
+    """Changes whenever other engines are to see something else. `files` are segment ids, each with its dead rows.
+
+    Dead rows of a file only grow in number.
+    """
     found = xxhash.xxh3_128()
     found.update(f"{table.table_id} {table.full_name} {table.schema_version} {table.options}".encode())
-    for file in files:
-        found.update(f";{file.segment.segment_id} {file.dead}".encode())
+    for segment_id, dead in files:
+        found.update(f";{segment_id} {dead}".encode())
     return found.hexdigest()

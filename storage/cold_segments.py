@@ -146,6 +146,12 @@ def partition_of_key(key: bytes) -> bytes:
     return parse_row_key(key[1:])[1]
 
 
+def segment_id_of_key(key: bytes) -> int:
+    """The segment id in the key of a record."""
+    found: int = _U64.unpack_from(key, len(key) - _U64.size)[0]
+    return found
+
+
 def put_segment(txn: Txn, reader: Reader, prefix: bytes, partition: bytes, segment: Segment) -> None:
     """Store a record."""
     key = segment_key(prefix, segment.table_id, partition, segment.segment_id)

@@ -28,6 +28,7 @@ from storage.retention import log_bytes
 from storage.seams import SYSTEM_CLOCK, Clock, ForwardClock
 from storage.snapshots import Committed, Snapshot, SnapshotRegistry
 from storage.submission import Commit, Submission, WorkQueue
+from storage.table_changes import TableChanges
 from storage.topic_publishing import NoRouter, Router
 from storage.topic_signals import TopicSignals
 from storage.writer import Counters, WriteTransaction
@@ -75,6 +76,8 @@ class StorageEngine:
         self.router: Router = NoRouter()
         """Decides which changes become messages of topics; the SQL room sets its own before anything is written."""
         self.signals = TopicSignals()
+        self.changes = TableChanges()
+        """How much each table was changed, for those who look after tables."""
         self.files_left = threading.Event()
         """Set by a commit after which no row refers to some stored file any more (`storage.file_store`)."""
         self._object_watchers: list[ObjectWatcher] = []
@@ -102,6 +105,7 @@ class StorageEngine:
             path / "cold", self._registry, self.submit_exclusive, self._merger, options, forward, next_segment
         )
         """The cold tier: flush, compaction, segments."""
+        self.cold.tables_moved.append(self.changes.moved)
         self._merger.after_maintenance = self.cold.collect
         self._evictor = Evictor(self._registry, self.submit_exclusive, options, forward, lambda: self._state.catalog)
         self._committer.start()
@@ -287,6 +291,7 @@ class StorageEngine:
             nbytes = sum(done.nbytes for done in flusher.written.values())
             self.feed.publish(wtxn.first_seq, flusher.record, state.catalog, batches, nbytes)
             self._merger.notify(flusher.written)
+            self.changes.note(flusher.written)
             record = flusher.record
             self._evictor.notify(flusher.written, record.objects, state.catalog, record.timestamp_us)
             if record.objects:
@@ -299,6 +304,7 @@ class StorageEngine:
     def _on_reopen(self) -> None:
         self._state = self._committer.state
         self.cold.reset()
+        self.changes.reset()
         self.feed.reset(self._state.seq)
         self._evictor.list_again()
         for watcher in self._object_watchers:

@@ -7,16 +7,18 @@ committed, a minute after the last look or later: a look that takes long is foll
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from sql.jobs.errors import JobSkipped
 from sql.jobs.model import JobType
 from sql.jobs.run import JobRun
 from sql.jobs.service import JobService
 from sql.lake.publishing import LakePublisher, Outdated, Published
+from sql.storages.registry import storages_of
 from storage.catalog import TableDef
 from storage.engine import StorageEngine
 from storage.seams import SYSTEM_CLOCK, Clock
+from storage.storage_definitions import StorageDef
 
 ACTOR: Final = "lake"
 """The actor of publications that nobody asked for."""
@@ -54,8 +56,22 @@ def _sweep(lake: LakePublisher) -> str:
     return f"Took away the open tables of {gone} dropped table(s)"
 
 
+class _Looked(NamedTuple):
+    """All that decides whether the open table of a table is behind, when it was not."""
+
+    table: TableDef
+    storages: tuple[StorageDef, ...]
+    epoch: int
+    superseded: int
+    moved: int
+
+
 class LakeUpkeep:
-    """Looks for open tables that are behind. One thread uses it."""
+    """Looks for open tables that are behind. One thread uses it.
+
+    A table that was not behind is looked at again when rows of it were superseded or moved, or a definition changed:
+    a look costs in proportion to its partitions.
+    """
 
     def __init__(
         self, engine: StorageEngine, jobs: JobService, lake: LakePublisher, clock: Clock = SYSTEM_CLOCK
@@ -66,18 +82,35 @@ class LakeUpkeep:
         self._clock = clock
         self._seen: object = None
         self._not_before = 0.0
+        self._clean: dict[int, _Looked] = {}
+        self._swept = -1
 
     def look(self) -> None:
         """Queue what is due."""
-        present = self._engine.last_seq, self._engine.catalog.version
+        engine, lake = self._engine, self._lake
+        present = engine.last_seq, engine.catalog.version
         began = self._clock.monotonic()
         if present == self._seen or began < self._not_before:
             return
         self._seen = present
-        lake = self._lake
-        for table in lake.stale_tables():
-            submit_publication(self._jobs, table)
-        if lake.orphans():
-            self._jobs.submit_once(JobType.MANIFEST_EVICTION, {}, actor=ACTOR, idempotency_key="open tables")
+        catalog = engine.catalog
+        clean: dict[int, _Looked] = {}
+        with engine.snapshot(purpose="open tables") as snapshot:
+            storages = tuple(storages_of(snapshot))
+        for table in catalog.tables():
+            if table.expires:
+                continue
+            changes = engine.changes.of(table.table_id)
+            looked = _Looked(table, storages, changes.epoch, changes.superseded, changes.moved)
+            if self._clean.get(table.table_id) == looked or not lake.stale(table.table_id):
+                clean[table.table_id] = looked
+            else:
+                submit_publication(self._jobs, table)
+        self._clean = clean
+        if catalog.version != self._swept:
+            if lake.orphans():
+                self._jobs.submit_once(JobType.MANIFEST_EVICTION, {}, actor=ACTOR, idempotency_key="open tables")
+            else:
+                self._swept = catalog.version
         ended = self._clock.monotonic()
         self._not_before = ended + _PAUSES * (ended - began)

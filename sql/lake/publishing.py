@@ -57,14 +57,13 @@ class LakePublisher:
             table = snapshot.catalog.table_by_id(table_id)
             if table is None or table.expires:
                 return False
-            units, gone = self._units(snapshot, table)
-            return bool(gone) or any(unit.stale for unit in units)
+            return self._is_behind(snapshot, table)
 
     def publish(self, table_id: int, check: Callable[[], None] = lambda: None) -> Published | None:
         """Bring the log to the present state; None when there is nothing to do.
 
-        `check` is called between users that have an open table each, and raises to stop. Raises Outdated,
-        StorageUnavailable, StorageFull.
+        `check` is called between users that have an open table each, and between groups of manifests; it raises to
+        stop. Raises Outdated, StorageUnavailable, StorageFull.
         """
         from sql.lake.schema import fits
 
@@ -81,7 +80,7 @@ class LakePublisher:
                 raise Outdated(f"files of table {table.full_name} have an older schema")
             for unit in stale:
                 check()
-                self._publish(snapshot, unit)
+                self._publish(snapshot, unit, check)
             for lake in gone:
                 self._withdraw(lake)
                 self._engine.commit_sync(_forget(lake))
@@ -89,10 +88,6 @@ class LakePublisher:
                 return None
             files = [file for unit in units for file in unit.files]
             return Published(len(files), sum(file.dead for file in files))
-
-    def stale_tables(self) -> list[TableDef]:
-        """The tables whose open table is behind."""
-        return [table for table in self._engine.catalog.tables() if not table.expires and self.stale(table.table_id)]
 
     def orphans(self) -> list[LakeDef]:
         """What is published of tables that were dropped."""
@@ -127,7 +122,20 @@ class LakePublisher:
         wanted = {unit.user for unit in units}
         return units, [lake for user, lake in known.items() if user not in wanted]
 
-    def _publish(self, snapshot: Snapshot, unit: Unit) -> None:
+    def _is_behind(self, snapshot: Snapshot, table: TableDef) -> bool:
+        from sql.lake.units import LAKE, LakeDef, is_behind
+        from storage.cold_publication import shown_files
+
+        known = {lake.user: lake for lake in snapshot.list_objects(LAKE, LakeDef) if lake.table_id == table.table_id}
+        with snapshot.reading() as reader:
+            files = shown_files(reader, table.table_id)
+            if not files and not known:
+                return False
+            storage_id = table.options.get(STORAGE_OPTION) or LOCAL
+            named = ((reader.user_of(file.partition), file.segment_id, file.dead) for file in files)
+            return is_behind(table, storage_id, self._storages.place(storage_id), named, known)
+
+    def _publish(self, snapshot: Snapshot, unit: Unit, check: Callable[[], None]) -> None:
         """Bring one open table to the present state, and remember it."""
         from sql.lake.log import DeltaLog
         from sql.lake.units import LAKE, LakeDef
@@ -137,7 +145,7 @@ class LakePublisher:
         writer = VersionWriter(self._engine, self._storages, self._clock, self.step)
         version = writer.write(snapshot, unit, log)
         self.step("committed")
-        self._write_manifests(snapshot, unit)
+        self._write_manifests(snapshot, unit, check)
         lake = LakeDef(
             unit.table.table_id, unit.storage_id, unit.root, version, unit.digest, self._clock.now_us(), unit.user
         )
@@ -145,12 +153,13 @@ class LakePublisher:
         if unit.known is not None and (unit.known.storage_id, unit.known.root) != (unit.storage_id, unit.root):
             self._withdraw(unit.known)
 
-    def _write_manifests(self, snapshot: Snapshot, unit: Unit) -> None:
+    def _write_manifests(self, snapshot: Snapshot, unit: Unit, check: Callable[[], None]) -> None:
         """Bring the manifests beside the files to what the snapshot has."""
         from sql.storages.manifest_files import write_manifests
 
         segments = snapshot.segments(unit.table.table_id, unit.user or None)
-        write_manifests(unit.table, segments, self._storages, unit.known.published_at if unit.known else 0)
+        since = unit.known.published_at if unit.known else 0
+        write_manifests(unit.table, segments, self._storages, since, check)
 
     def _withdraw(self, lake: LakeDef) -> None:
         """Remove a log and the manifests below its folder, unless another table's are there now."""

@@ -7,7 +7,7 @@ no such folder: then each user has an open table, in the folder of the user's fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -57,7 +57,7 @@ class Unit(NamedTuple):
     @property
     def digest(self) -> str:
         """Changes with what is to be shown."""
-        return digest_of(self.table, self.files)
+        return digest_of(self.table, ((file.segment.segment_id, file.dead) for file in self.files))
 
     @property
     def stale(self) -> bool:
@@ -81,6 +81,31 @@ def units_of(
         Unit(table, user, storage_id, root_of(place, table, user), partitioned, found, known.get(user))
         for user, found in by_user.items()
     ]
+
+
+def is_behind(
+    table: TableDef,
+    storage_id: str,
+    place: ColdPlace,
+    files: Iterable[tuple[str, int, int]],
+    known: Mapping[str, LakeDef],
+) -> bool:
+    """Whether some open table is stale, missing or superfluous; `files` are users, segment ids and dead rows, in order.
+
+    The same as asking `units_of`, without the records of the files.
+    """
+    each = table.per_user and not one_for_all(place)
+    if any(bool(user) != each for user in known):
+        return True
+    by_user: dict[str, list[tuple[int, int]]] = {user: [] for user in known}
+    for user, segment_id, dead in files:
+        by_user.setdefault(user if each else "", []).append((segment_id, dead))
+    for user, found in by_user.items():
+        last = known.get(user)
+        present = (digest_of(table, found), storage_id, root_of(place, table, user))
+        if last is None or (last.digest, last.storage_id, last.root) != present:
+            return True
+    return False
 
 
 def one_for_all(place: ColdPlace) -> bool:

@@ -20,6 +20,7 @@ from storage.catalog import TableDef
 from storage.engine import StorageEngine
 from storage.errors import StorageClosed
 from storage.seams import SYSTEM_CLOCK, Clock
+from storage.table_changes import Changes
 
 log = logging.getLogger("headrace.jobs")
 
@@ -53,8 +54,27 @@ def policy_of(table: TableDef) -> Policy | None:
     return Policy(None if rows is None else int(rows), None if seconds is None else int(seconds))
 
 
+class _Counted(NamedTuple):
+    """How many rows of a table were pending, and what had changed until then."""
+
+    changes: Changes
+    pending: int
+
+    def bounds(self, now: Changes) -> bool:
+        """Whether what was counted still bounds what is pending: nothing was flushed since."""
+        return (now.epoch, now.moved) == (self.changes.epoch, self.changes.moved)
+
+    def most(self, now: Changes) -> int:
+        """The most rows that may be pending."""
+        return self.pending + now.added - self.changes.added
+
+
 class FlushScheduler:
-    """Owns the thread."""
+    """Owns the thread.
+
+    Counting what is pending costs in proportion to a table's partitions. So it is done once after each flush, and then
+    when the rows that were added since may be enough.
+    """
 
     def __init__(
         self,
@@ -71,6 +91,7 @@ class FlushScheduler:
         self._thread: threading.Thread | None = None
         self._seen = -1
         self._waiting = False
+        self._counted: dict[int, _Counted] = {}
 
     def start(self) -> None:
         """Start the thread."""
@@ -90,21 +111,35 @@ class FlushScheduler:
         if engine.last_seq == self._seen and not self._waiting:
             return pause
         self._seen, self._waiting = engine.last_seq, False
+        counted, self._counted = self._counted, {}
         for table in list(engine.catalog.tables()):
             policy = policy_of(table)
             if policy is None or self._stopped.is_set():
                 continue
-            with engine.snapshot(purpose="flush policies") as snapshot:
-                pending = engine.cold.pending_rows(snapshot, table)
-            if not pending:
+            changes = engine.changes.of(table.table_id)
+            last = counted.get(table.table_id)
+            if last is None or not last.bounds(changes):
+                last = self._count(table, changes)
+            most, left = last.most(changes), self._left(table, policy, now)
+            is_due = most >= (policy.rows or sys.maxsize) or left <= 0
+            if most and is_due and last.changes != changes:  # it may be less: rows were superseded
+                last = self._count(table, changes)
+                most = last.pending
+                is_due = most >= (policy.rows or sys.maxsize) or left <= 0
+            self._counted[table.table_id] = last
+            if not most:
                 continue
-            left = self._left(table, policy, now)
-            if pending >= (policy.rows or sys.maxsize) or left <= 0:
+            if is_due:
                 submit_flush(self._jobs, table, SCHEDULER)
             elif policy.seconds is not None:
                 self._waiting = True
                 pause = min(pause, left)
         return max(pause, _SHORTEST)
+
+    def _count(self, table: TableDef, changes: Changes) -> _Counted:
+        """Look at the table; `changes` are of before."""
+        with self._engine.snapshot(purpose="flush policies") as snapshot:
+            return _Counted(changes, self._engine.cold.pending_rows(snapshot, table))
 
     def _left(self, table: TableDef, policy: Policy, now: int) -> float:
         """Seconds until the interval since the last flush, or the making of the table, is over."""
