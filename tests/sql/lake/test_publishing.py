@@ -20,7 +20,7 @@ from storage.errors import StorageUnavailable
 from tests.sql.jobs.job_world import LONG
 from tests.sql.lake.lake_world import in_order, lake_of, own_rows, ran, root_of
 from tests.sql.lake.second_engines import delta_rs
-from tests.sql.topic_world import TopicWorld, topic_world
+from tests.sql.topic_world import ANN, BOB, TopicWorld, topic_world
 
 ROOT = Path(__file__).parents[3]
 
@@ -215,3 +215,96 @@ def test_kill_between_flush_and_publication(tmp_path: Path, step: str) -> None:
                 world.database.jobs.wait(job.job_id, LONG)
         assert not world.database.lake.stale(table.table_id)
         assert in_order(delta_rs(root)) == expected
+
+
+def test_a_look_asks_about_tables_that_changed_only(world: TopicWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(world)
+    world.run("CREATE TABLE other (id INT PRIMARY KEY)")
+    lake, asked = world.database.lake, []
+    stale = lake.stale
+
+    def asking(table_id: int) -> bool:
+        table = world.engine.catalog.table_by_id(table_id)
+        assert table is not None
+        asked.append(table.name)
+        return stale(table_id)
+
+    monkeypatch.setattr(lake, "stale", asking)
+    upkeep = LakeUpkeep(world.engine, world.database.jobs, lake, Standing())
+    for statement, names in (
+        ("INSERT INTO t VALUES (100, 'hot')", {"t", "other"}),  # the first look
+        ("INSERT INTO t VALUES (101, 'hot')", set()),
+        ("INSERT INTO other VALUES (1)", set()),
+        ("DELETE FROM other WHERE id = 1", {"other"}),
+        ("UPDATE t SET x = 'dead' WHERE id = 1", {"t"}),  # behind now, and so asked again until it is published
+        ("INSERT INTO other VALUES (2)", {"t"}),
+        ("ALTER TABLE other ADD COLUMN y INT", {"t", "other"}),
+    ):
+        world.run(statement)
+        asked.clear()
+        upkeep.look()
+        assert set(asked) & {"t", "other"} == names, statement
+        asked.clear()
+    job = world.database.jobs.keyed(f"publish:{table_id(world)}")
+    assert job is not None
+    world.database.jobs.wait(job.job_id, LONG)
+
+
+class Standing:
+    """A clock that stands still, so that no look follows another too soon."""
+
+    def now_us(self) -> int:
+        return 0
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def table_id(world: TopicWorld, name: str = "t") -> int:
+    found = world.engine.catalog.table("app", name)
+    assert found is not None
+    return found.table_id
+
+
+@pytest.mark.parametrize("template", ["{namespace}/{tableName}/{userId}", "{userId}/{namespace}/{tableName}"])
+def test_whether_a_table_is_behind_is_told_from_keys_as_from_its_files(world: TopicWorld, template: str) -> None:
+    world.run(f"ALTER STORAGE local SET USER_TABLES_TEMPLATE '{template}'")
+    world.run("CREATE USER TABLE t (id INT PRIMARY KEY, x TEXT)")
+    number, lake = table_id(world), world.database.lake
+
+    def behind() -> bool:
+        told = lake.stale(number)
+        with world.engine.snapshot() as snapshot:
+            table = snapshot.catalog.table_by_id(number)
+            assert table is not None
+            units, gone = lake._units(snapshot, table)
+        assert told is (bool(gone) or any(unit.stale for unit in units))
+        return told
+
+    assert not behind()
+    for who in (ANN, BOB):
+        world.run("INSERT INTO t SELECT i, 'v' || i FROM range(5) r(i)", who=who)
+    assert not behind()
+    world.engine.cold.flush(number)
+    assert behind()
+    lake.publish(number)
+    assert not behind()
+    world.run("INSERT INTO t VALUES (10, 'hot')", who=ANN)
+    world.run("DELETE FROM t WHERE id = 10", who=ANN)
+    assert not behind()
+    world.run("DELETE FROM t WHERE id = 1", who=ANN)
+    assert behind()
+    lake.publish(number)
+    assert not behind()
+    world.engine.cold.compact(number)
+    assert behind()
+    lake.publish(number)
+    world.run("DELETE FROM t WHERE true", who=BOB)
+    world.engine.cold.compact(number)
+    assert behind()
+    lake.publish(number)
+    assert not behind()
+    world.run("ALTER STORAGE local SET USER_TABLES_TEMPLATE 'elsewhere/{userId}/{tableName}'")
+    assert behind()
+    lake.publish(number)
+    assert not behind()

@@ -10,6 +10,7 @@ import pytest
 from sql.jobs.model import JobType
 from sql.storages.policies import FlushScheduler, FlushSettings, Policy, policy_of
 from storage.catalog import TableDef, TableKind
+from storage.snapshots import Snapshot
 from tests.sql.jobs.job_world import LONG
 from tests.sql.topic_world import TopicWorld, topic_world
 
@@ -119,3 +120,35 @@ def test_tables_without_a_policy_are_left_alone(world: TopicWorld) -> None:
     clock.now += 10**12
     scheduler.look()
     assert flushes(world) == 0
+
+
+def test_a_table_is_counted_when_it_may_be_due_and_not_before(
+    world: TopicWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run("CREATE TABLE t (id BIGINT PRIMARY KEY) WITH (FLUSH_POLICY = 'rows:10')")
+    scheduler, _ = scheduler_at(world)
+    counted = []
+    pending_rows = world.engine.cold.pending_rows
+
+    def counting(view: Snapshot, table: TableDef) -> int:
+        counted.append(pending_rows(view, table))
+        return counted[-1]
+
+    monkeypatch.setattr(world.engine.cold, "pending_rows", counting)
+    for number in range(4):
+        world.run(f"INSERT INTO t SELECT {number} * 2 + i FROM range(2) r(i)")
+        scheduler.look()
+    assert counted == [2]
+    world.run("DELETE FROM t WHERE id < 4")
+    world.run("INSERT INTO t SELECT 100 + i FROM range(3) r(i)")
+    scheduler.look()  # eleven were added, but four are gone
+    assert (counted, flushes(world)) == ([2, 7], 0)
+    world.run("INSERT INTO t VALUES (200), (201), (202)")
+    scheduler.look()
+    assert (counted, flushes(world)) == ([2, 7, 10], 1)
+    world.run("INSERT INTO t VALUES (300)")
+    scheduler.look()
+    scheduler.look()
+    world.run("CREATE TABLE other (id BIGINT PRIMARY KEY)")
+    scheduler.look()
+    assert (counted, flushes(world)) == ([2, 7, 10, 1], 1)
