@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from sql.errors import InvalidParameter, ResultTooLarge
-from sql.expressions import NotCovered
+from sql.expressions import CompiledExpression, NotCovered
 from sql.identity import Identity
 from sql.index_order import read_in_order
 from sql.plan import NativePlan, QueryPlan
@@ -118,14 +118,19 @@ def _columns(native: NativePlan, table: TableDef) -> list[str]:
 def _condition(native: NativePlan, rows: pa.Table, values: Mapping[int, object]) -> pa.Array:
     """Which rows the condition keeps."""
     assert native.condition is not None
+    return matching(native.condition, rows, values)
+
+
+def matching(condition: CompiledExpression, rows: pa.Table, values: Mapping[int, object]) -> pa.Array:
+    """Which rows a condition keeps; NULL where it is neither true nor false. Raises NotCovered."""
     columns: dict[str, pa.ChunkedArray] = {}
-    for key in native.condition.columns:
+    for key in condition.columns:
         name = key.rpartition(".")[2]
         if name not in rows.schema.names:
             raise NotCovered(f"the condition names {name}")
         columns[key] = rows.column(name)
     params = [values.get(index) for index in range(1, max(values, default=0) + 1)]
-    return native.condition.evaluate(columns, params, rows.num_rows)
+    return condition.evaluate(columns, params, rows.num_rows)
 
 
 def _ordered(native: NativePlan, table: TableDef, rows: pa.Table) -> pa.Table:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from sqlglot import exp
 
-from sql.expressions import compile_expression
+from sql.expressions import CompiledExpression, compile_expression
 from sql.generate import ParameterTypes
 from sql.index_order import index_order
 from sql.outputs import column_flags, sources
@@ -40,20 +40,16 @@ def plan_native(
     if not isinstance(use.target, TableDef) or not alone or found != [use] or not _plain_table(use.node):
         return None
     counts = _counts_rows(tree)
-    outputs = [] if counts else _outputs(tree, use)
+    outputs = [] if counts else plain_outputs(tree, use)
     if outputs is None:
         return None
     parameters = parameter_types(tree, use)
     if parameters is None:
         return None
     where = tree.args.get("where")
-    condition = None
-    if where is not None:
-        types = use.column_types | {name: kind for name in ("_seq", "_deleted") if (kind := use.type_of(name))}
-        spelled = {**types, **{f"{use.alias}.{name}": kind for name, kind in types.items()}}
-        condition = compile_expression(where.this, spelled, {n: kind for n, (kind, _) in parameters.items()})
-        if condition is None or condition.type.kind is not Kind.BOOLEAN:
-            return None
+    condition = None if where is None else compile_condition(where, use, parameters)
+    if where is not None and condition is None:
+        return None
     direction = _key_order(tree, use)
     limit, offset = _count(tree, "limit", exp.Limit), _count(tree, "offset", exp.Offset)
     if isinstance(limit, bool) or isinstance(offset, bool) or (counts and (limit or offset)):
@@ -95,7 +91,15 @@ def _counts_rows(tree: exp.Select) -> bool:
     return isinstance(item, exp.Count) and isinstance(item.this, exp.Star) and not item.this.args.get("except_")
 
 
-def _outputs(tree: exp.Select, use: TableUse) -> list[tuple[str, str]] | None:
+def compile_condition(where: exp.Where, use: TableUse, parameters: ParameterTypes) -> CompiledExpression | None:
+    """The condition of a WHERE over one table, or None where only DuckDB knows it."""
+    types = use.column_types | {name: kind for name in ("_seq", "_deleted") if (kind := use.type_of(name))}
+    spelled = {**types, **{f"{use.alias}.{name}": kind for name, kind in types.items()}}
+    condition = compile_expression(where.this, spelled, {n: kind for n, (kind, _) in parameters.items()})
+    return None if condition is None or condition.type.kind is not Kind.BOOLEAN else condition
+
+
+def plain_outputs(tree: exp.Select, use: TableUse) -> list[tuple[str, str]] | None:
     """(shown name, column) of each output when all are plain columns."""
     found: list[tuple[str, str]] = []
     for item in tree.expressions:

@@ -8,7 +8,7 @@ CURRENT_USER is a hidden parameter. So every user of a role shares one cached pl
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sql.expressions import CompiledExpression
@@ -160,6 +160,19 @@ class Nearest:
     limit: Operand
     offset: Operand | None
     filtered: bool
+    plain: PlainNearest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlainNearest:
+    """That the nearest rows need no DuckDB: the outputs are columns, and the condition (if any) is compiled.
+
+    `parameters` are the types that the condition was compiled for, by index.
+    """
+
+    outputs: tuple[str, ...]
+    condition: CompiledExpression | None
+    parameters: Mapping[int, ColumnType]
 
 
 @dataclass(frozen=True, slots=True)

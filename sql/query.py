@@ -170,7 +170,8 @@ def _near(plan: QueryPlan, run: Execution, runtime: QueryRuntime, values: dict[i
         return pa.Table.from_batches(batches, schema=result_schema(plan.columns))
 
     with _pinned(run.view):
-        return run_nearest(scan, run.view, run.identity, values, runtime.vectors, evaluate)
+        near = run_nearest(scan, run.view, run.identity, values, runtime.vectors, evaluate, plan)
+    return None if near is None else pa.Table.from_arrays(near.columns, schema=result_schema(plan.columns))
 
 
 def _values(plan: QueryPlan, run: Execution, runtime: QueryRuntime) -> dict[int, object]:

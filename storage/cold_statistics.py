@@ -84,6 +84,8 @@ def _cut_above(value: str | bytes) -> str | bytes | None:
 def merged(columns: Sequence[ColumnDef], parts: Iterable[Mapping[int, ColumnStats]]) -> dict[int, ColumnStats]:
     """The statistics of several batches of the same columns together."""
     parts = list(parts)
+    if len(parts) == 1:
+        return dict(parts[0])
     return {
         column.column_id: _together(column, [part[column.column_id] for part in parts if column.column_id in part])
         for column in columns

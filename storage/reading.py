@@ -366,8 +366,8 @@ class Reader:
             if batch.header.flags:
                 parts.append(self._cold_rows(layout, batch, plan, positions))
             else:
-                decoded = self.decode(layout, batch, self)
-                parts.append(pa.RecordBatch.from_arrays(plan.arrays(decoded.take(pa.array(positions))), schema=schema))
+                taken = _taken(plan, self.decode(layout, batch, self), pa.array(positions))
+                parts.append(pa.RecordBatch.from_arrays(taken, schema=schema))
             place = end
         if (order[1:] > order[:-1]).all():
             return schema, parts, None
@@ -524,6 +524,13 @@ def _decode_dead(batch_key: bytes, value: memoryview) -> Entries:
         return decode_dead(value)
     except StorageCorrupt as error:
         raise StorageCorrupt(f"{place_of(batch_key)}: {error}") from None
+
+
+def _taken(plan: Projection, batch: pa.RecordBatch, places: pa.Array) -> list[pa.Array]:
+    """The projected columns of some rows of a batch; what is not projected is not taken either."""
+    if plan.plain is not None:
+        return [batch.column(position).take(places) for position in plan.plain]
+    return plan.arrays(batch.take(places))
 
 
 def _missing(layout: TableLayout, seq: int) -> str:

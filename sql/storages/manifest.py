@@ -7,13 +7,14 @@ form is that of the reference; values in `column_stats` are JSON, times millisec
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING
 
 import msgspec
 import xxhash
 
 from sql.computed_results import result_of
+from sql.errors import ResultTooLarge
 from sql.results import StatementResult
 from sql.rights import may_read, partition_of
 from sql.system_tables import SYSTEM, Rows, SystemColumn, SystemContext, SystemTable
@@ -130,8 +131,15 @@ def _bounds(stats: ColumnStats) -> ColumnBounds:
 
 def show_manifest(context: StatementContext, services: Services) -> StatementResult:
     """SHOW MANIFEST: of tables that the caller may read; of USER tables admins see all partitions, others their own."""
+    most = services.limits.max_result_rows
     with services.snapshot(context) as snapshot:
-        return result_of(_COLUMNS, _rows(snapshot, context.identity))
+        rows = list(islice(_rows(snapshot, context.identity), most + 1))
+    if len(rows) > most:
+        raise ResultTooLarge(
+            f"There are more than {most} manifests (limits.max_result_rows). Ask system.manifest with a condition and "
+            "a LIMIT."
+        )
+    return result_of(_COLUMNS, rows)
 
 
 def _rows(view: ReadView, identity: Identity) -> Rows:
@@ -148,11 +156,12 @@ def _rows(view: ReadView, identity: Identity) -> Rows:
 
 
 def _partitions(view: ReadView, identity: Identity) -> Iterator[tuple[TableDef, str, list[Segment]]]:
-    tables = {table.table_id: table for table in view.catalog.tables() if may_read(identity.role, table)}
-    found = sorted(view.segments(), key=lambda segment: (segment.table_id, segment.user))
-    for (table_id, user), segments in groupby(found, key=lambda segment: (segment.table_id, segment.user)):
-        table = tables.get(table_id)
-        if table is not None and (identity.role.is_admin or user == partition_of(table, identity)):
+    for table in sorted(view.catalog.tables(), key=lambda table: table.table_id):
+        if not may_read(identity.role, table):
+            continue
+        own = None if identity.role.is_admin else partition_of(table, identity)
+        found = sorted(view.segments(table.table_id, own), key=lambda segment: segment.user)  # others' are not read
+        for user, segments in groupby(found, key=lambda segment: segment.user):
             yield table, user, list(segments)
 
 

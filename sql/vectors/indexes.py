@@ -13,11 +13,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from sql.vectors.exact import Block, Neighbours, blocks, nearest
+from sql.vectors.exact import NOTHING, Block, Neighbours, blocks, nearest
 from sql.vectors.index_files import IndexFiles, IndexPlace
 from sql.vectors.metrics import Doubles
 from sql.vectors.partition_index import LEAST_ASKED, PartitionIndex, estimated_bytes
@@ -30,6 +31,11 @@ from storage.views import ReadView
 log = logging.getLogger("headrace.vectors")
 
 _GROWTH = 4
+_MOST_FILTERED = 8_192
+"""Candidates of which a condition is asked at most; where it keeps too few of so many, a scan is better."""
+
+Keep = Callable[[Sequence[int]], npt.NDArray[np.bool_]]
+"""Which of some rows, by `_seq`, a condition keeps."""
 
 
 def place_of(table: TableDef, index: VectorIndexDef, partition: str) -> IndexPlace:
@@ -61,13 +67,20 @@ class VectorIndexes:
         metric: VectorMetric,
         query: Doubles,
         count: int,
+        keep: Keep | None = None,
     ) -> Neighbours:
-        """The `count` nearest rows of a partition in the view; without those whose embedding is NULL."""
+        """The `count` nearest rows of a partition in the view; without those whose embedding is NULL.
+
+        With `keep`, of the rows that it keeps; none where an index does not lead to enough of them, as looking at all
+        rows is another's business then. Raises what `keep` raises.
+        """
         index = self.usable(view, table, partition, column, metric)
         if index is not None and isinstance(view, Snapshot) and count * 10 <= len(index):
-            found = self._by_index(view, table, partition, column, index, query, count)
+            found = self._by_index(view, table, partition, column, index, query, count, keep)
             if found is not None:
                 return found
+        if keep is not None:
+            return NOTHING
         rows = view.scan(table, partition, [column], with_seq=True)
         return nearest(metric, list(blocks(rows, len(query))), query, count)
 
@@ -97,6 +110,7 @@ class VectorIndexes:
         index: PartitionIndex,
         query: Doubles,
         count: int,
+        keep: Keep | None,
     ) -> Neighbours | None:
         """The nearest among what the index gives and what it does not know; None when that may be too little."""
         trusted = index.trusted(view.seq)
@@ -105,15 +119,20 @@ class VectorIndexes:
             definition = table.vector_index(column)
             if definition is not None:
                 self.wanted(place_of(table, definition, partition))
+        if keep is not None:
+            newer = [_kept(block, keep) for block in newer]
         size = len(index)
         asked = max(2 * count, LEAST_ASKED)
+        enough = count if keep is None else 2 * count  # the last of what the index gives are not as certain
         while True:
             seqs = index.search(query, asked)
             seqs = seqs[seqs <= trusted]
             seqs = seqs[np.asarray(view.live(table, partition, seqs.tolist()), dtype=bool)]
-            if len(seqs) >= count:
+            if keep is not None and len(seqs):
+                seqs = seqs[keep(seqs.tolist())]
+            if len(seqs) >= enough:
                 break
-            if asked * _GROWTH * 4 > size:
+            if asked * _GROWTH * 4 > size or (keep is not None and asked * _GROWTH > _MOST_FILTERED):
                 return None  # most entries are stale, or most rows newer: looking at all rows is cheaper
             asked *= _GROWTH
         rows = view.fetch(table, partition, seqs.tolist(), [column], with_seq=True)
@@ -176,3 +195,8 @@ class VectorIndexes:
             return found
         finally:
             lock.release()
+
+
+def _kept(block: Block, keep: Keep) -> Block:
+    chosen = keep(block.seqs.tolist())
+    return Block(block.seqs[chosen], block.vectors[chosen])

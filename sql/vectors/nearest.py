@@ -9,11 +9,13 @@ may miss is a neighbour, never a rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
 from sqlglot import exp
 
+from sql.expressions import NotCovered
 from sql.identity import Identity
 from sql.outputs import sources
 from sql.plain import parameter_index, plain_value
@@ -23,6 +25,7 @@ from sql.scanning import select, value_of
 from sql.scope import TableUse, renames_columns
 from sql.vectors.functions import DISTANCE, Distance
 from sql.vectors.indexes import VectorIndexes
+from sql.vectors.plain_nearest import Wanted, fits, plain_nearest, run_plain
 from storage.catalog import TableDef
 from storage.views import ReadView
 
@@ -56,7 +59,8 @@ def note_nearest(tree: exp.Expr, uses: Sequence[TableUse]) -> None:
     ):
         return
     filtered = tree.args.get("where") is not None
-    found[0].nearest = Nearest(distance.column, distance.metric, distance.vector, limit, offset, filtered)
+    plain = plain_nearest(tree, found[0])
+    found[0].nearest = Nearest(distance.column, distance.metric, distance.vector, limit, offset, filtered, plain)
 
 
 def _ordering(tree: exp.Select) -> Distance | None:
@@ -106,8 +110,9 @@ def run_nearest(
     values: Mapping[int, object],
     vectors: VectorIndexes,
     evaluate: Callable[[pa.Table], pa.Table],
+    plan: QueryPlan,
 ) -> pa.Table | None:
-    """The answer of `evaluate` over the nearest rows of a scan; None when all rows have to be read."""
+    """The answer over the nearest rows of a scan, by `evaluate` where DuckDB is needed; None when all must be read."""
     nearest, table = scan.nearest, scan.table
     assert nearest is not None
     assert table is not None
@@ -120,6 +125,10 @@ def run_nearest(
     partition = partition_of(table, identity)
     if nearest.filtered and vectors.usable(view, table, partition, nearest.column, nearest.metric) is None:
         return None  # all distances have to be looked at anyway, and few rows may fulfil the condition
+    if nearest.plain is not None and fits(nearest.plain, plan):
+        with suppress(NotCovered):
+            wanted = Wanted(np.asarray(vector, dtype=np.float64), limit, offset)
+            return run_plain(nearest, table, partition, view, values, vectors, wanted)
     for count in _counts(limit + offset, filtered=nearest.filtered):
         query = np.asarray(vector, dtype=np.float64)
         found = vectors.search(view, table, partition, nearest.column, nearest.metric, query, count)

@@ -304,7 +304,7 @@ def test_whether_a_table_is_behind_is_told_from_keys_as_from_its_files(world: To
     assert behind()
     lake.publish(number)
     assert not behind()
-    world.run("ALTER STORAGE local SET USER_TABLES_TEMPLATE 'elsewhere/{userId}/{tableName}'")
+    world.run("ALTER STORAGE local SET USER_TABLES_TEMPLATE 'elsewhere/{namespace}/{tableName}/{userId}'")
     assert behind()
     lake.publish(number)
     assert not behind()

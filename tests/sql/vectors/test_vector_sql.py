@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sql.errors import InvalidParameter, InvalidSql, SqlError, TableNotFound, Unsupported
+from sql.vectors import nearest
 from sql.vectors.metrics import exact, function_of
+from sql.vectors.plain_nearest import run_plain
 from storage.vector_definitions import VectorMetric
 from tests.sql.vectors.sql_world import BASE, DIMENSION, Sql, vectors
 
@@ -127,6 +131,52 @@ def test_conditions_are_kept_exactly(docs: Sql, metric: VectorMetric, group: str
         hits += len(set(found) & set(wanted))
         total += len(wanted)
     assert hits >= 0.95 * total
+
+
+@pytest.mark.parametrize("metric", VectorMetric)
+@pytest.mark.parametrize("group", ["true", "kind = $3", "id % 2 = 1", "kind = 'g3' AND id % 7 = 1", "kind = 'nobody'"])
+def test_columns_alone_need_no_duckdb(
+    docs: Sql, metric: VectorMetric, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same rows in the same order as DuckDB gives them, whichever of the two is asked."""
+    values = ["g7"] if "$3" in group else []
+    found_ids = docs.rows(f"SELECT id, kind FROM app.{metric.value} WHERE ({group.replace('$3', '$1')})", *values)
+    kinds = dict(found_ids)
+    ids = np.array(sorted(kinds.keys() - {9000}), int)
+    text = (
+        f"SELECT id AS number, kind, id FROM app.{metric.value} WHERE {group} "
+        f"ORDER BY {function_of(metric)}(v, $1) LIMIT $2 OFFSET 1"
+    )
+    plainly = []
+
+    def counting(*arguments: Any) -> pa.Table | None:
+        plainly.append(run_plain(*arguments))
+        return plainly[-1]
+
+    monkeypatch.setattr(nearest, "run_plain", counting)
+    hits = total = 0
+    for query in vectors(4, 12):
+        columns = docs.run(text, query.tolist(), 9, *values)[-1].table
+        assert columns.column_names == ["number", "kind", "id"]
+        rows = docs.rows(text, query.tolist(), 9, *values)
+        assert all(row[0] == row[2] and kinds[row[0]] == row[1] for row in rows)
+        found = [row[0] for row in rows if row[0] != 9000]
+        wanted = expected(metric, query, ids, 10)[1:]
+        assert len(found) == len(wanted)
+        distances = exact(metric, BASE[found], query.astype(np.float64)) if found else np.empty(0)
+        assert (distances[1:] >= distances[:-1]).all()
+        hits += len(set(found) & set(wanted))
+        total += len(wanted)
+    assert hits >= 0.97 * total
+    enough = len(ids) >= 100
+    assert len(plainly) == 24
+    assert all((answer is not None) is enough for answer in plainly) or group == "kind = $3"
+
+
+def test_a_condition_that_is_null_keeps_no_row(docs: Sql) -> None:
+    text = "SELECT id FROM app.l2 WHERE id > $2 ORDER BY v <-> $1 LIMIT 5"
+    assert docs.rows(text, BASE[0].tolist(), None) == []
+    assert len(docs.rows(text, BASE[0].tolist(), 10)) == 5
 
 
 def test_rows_without_an_embedding_come_last(docs: Sql) -> None:
