@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from benches.peers import Unavailable
 from benches.runner import Options, stage
-from benches.table import Report, Row
+from benches.table import Aim, Report, Row
 
 NAME = "vector-search"
 SUMMARY = "the 10 nearest of many embeddings, over HTTP, against usearch and numpy in process"
@@ -24,6 +24,7 @@ QUERIES = 200
 TOP = 10
 BATCH = 500
 BUILD_SECONDS = 1_800.0
+FLOOR = "SELECT 1, over HTTP"
 LIBRARY = "usearch, in process"
 NUMPY = "numpy exact, in process"
 SEARCH = f"SELECT id FROM bench.vectors ORDER BY COSINE_DISTANCE(v, $1) LIMIT {TOP}"
@@ -43,6 +44,7 @@ def run(options: Options) -> Iterator[Report]:
                 ("Headrace", search_over_http(client, SEARCH), None),
                 ("Headrace, vector_search", search_over_http(client, FUNCTION), None),
                 ("Headrace, WHERE of 10 %", search_over_http(client, FILTERED), 7),
+                (FLOOR, select_one(client), None),
                 (LIBRARY, library(base), None),
                 (NUMPY, lambda query: np.argpartition(unit @ -query, TOP)[:TOP].tolist(), None),
             ]
@@ -52,6 +54,7 @@ def run(options: Options) -> Iterator[Report]:
         unit="p50 ms",
         headings=("p99 ms", f"recall@{TOP}"),
         rows=rows,
+        aims=(Aim(FLOOR, 2.0, at_most=True),),
         note="usearch and numpy answer inside the bench's process, without HTTP, SQL, snapshots and rights.",
     )
 
@@ -102,6 +105,11 @@ def search_over_http(client: httpx.Client, text: str) -> Callable[[Vectors], lis
     return lambda query: [int(str(row[0])) for row in sql(client, text, [query.tolist()])]
 
 
+def select_one(client: httpx.Client) -> Callable[[Vectors], list[int]]:
+    """What a query that does nothing costs, with the vector sent along."""
+    return lambda query: [int(bool(sql(client, "SELECT 1 WHERE $1 IS NOT NULL", [query.tolist()]))) - 1]
+
+
 def library(base: Vectors) -> Callable[[Vectors], list[int]]:
     """The library alone, with the settings of Headrace's index; its answers are not ranked again."""
     from usearch.index import Index
@@ -130,7 +138,7 @@ def measured(
                 taken = (time.perf_counter() - started) * 1000
                 if number:
                     times[name].append(taken)
-                elif len(hits[name]) < len(queries):
+                elif name != FLOOR and len(hits[name]) < len(queries):
                     true = ids[np.argpartition(unit[ids] @ -query, TOP)[:TOP]]
                     hits[name].append(len(set(found) & set(true.tolist())) / TOP)
     return tuple(
@@ -138,7 +146,10 @@ def measured(
             syncs="-",
             system=name,
             figure=statistics.median(times[name]),
-            details=(f"{np.percentile(times[name], 99):.2f}", f"{statistics.mean(hits[name]):.3f}"),
+            details=(
+                f"{np.percentile(times[name], 99):.2f}",
+                f"{statistics.mean(hits[name]):.3f}" if hits[name] else "-",
+            ),
             command=f"python -m benches {NAME}",
         )
         for name, _, _ in searches

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from storage.page_copy import PageCopy
 
 COPY_BYTES = 1 << 20
 _TEMPORARY = ".part"
+_numbers = itertools.count()
 
 Check = Callable[[int], None]
 """Called with the bytes that were done since the last call; raises when the copy is to stop."""
@@ -51,6 +53,12 @@ def sync(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
+def clear_incoming(backup: Path) -> None:
+    """Remove what was being stored when a backup broke off."""
+    for path in (backup / "objects").glob(f"incoming*{_TEMPORARY}"):
+        path.unlink()
+
+
 class Stored(NamedTuple):
     """A file in the backup, and how many bytes that added to it."""
 
@@ -60,10 +68,10 @@ class Stored(NamedTuple):
 
 
 def store_object(backup: Path, blocks: Iterator[bytes | memoryview], check: Check) -> Stored:
-    """Store bytes under their digest, unless they are there."""
+    """Store bytes under their digest, unless they are there. Several threads may store at a time."""
     objects = backup / "objects"
     make_folder(objects)
-    temporary = objects / f"incoming{_TEMPORARY}"  # one backup is made at a time
+    temporary = objects / f"incoming-{next(_numbers)}{_TEMPORARY}"
     temporary.unlink(missing_ok=True)
     digest = hashlib.sha256()
     size = 0

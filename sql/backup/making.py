@@ -16,7 +16,9 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -27,7 +29,7 @@ import msgspec
 import pyarrow as pa
 import xxhash
 
-from sql.backup.copying import Check, make_folder, store_object, store_pages, there, write_new
+from sql.backup.copying import Check, clear_incoming, make_folder, store_object, store_pages, there, write_new
 from sql.backup.layout import (
     BLOCK_BYTES,
     FORMAT,
@@ -66,6 +68,9 @@ SECRETS = ("jwt_secret", "storage_key")
 COLD_FOLDER = "cold"
 FILES_FOLDER = "files"
 _BLOCK = 1 << 20
+_COPIERS = 8
+_TOGETHER = 64
+"""Cold files that are under way when one of them fails, at most."""
 _LEASE = 30 * 86_400.0
 _ATTEMPTS = 5
 
@@ -153,6 +158,7 @@ def clear_leftovers(target: Path) -> None:
     for pack in _entries(target / "packs"):
         if pack.name.removesuffix(".pack") not in whole:
             pack.unlink()
+    clear_incoming(target)
 
 
 def _clear_objects(target: Path, points: set[str]) -> None:
@@ -230,6 +236,7 @@ class _Backup:
         self.total = 1
         self.added = 0
         self.copied = 0
+        self._lock = threading.Lock()
 
     def _former(self, points: list[str]) -> Manifest | None:
         """The newest point that can be read: what it has is not copied again."""
@@ -249,7 +256,7 @@ class _Backup:
             self.total = 1 + copy.nbytes + sum(s.bytes for s in segments) + sum(r.size for _, r in blobs)
             pages = store_pages(self.target, self.point, copy, BLOCK_BYTES, self.former, self._ticking("database"))
             self.added += pages.added
-            found = [self._segment(copy, segment) for segment in segments]
+            found = self._segments(copy, segments)
             found += [self._blob(self.files.blobs, key, record) for key, record in blobs if self.files is not None]
             found += self._secrets()
             seq = copy.snapshot.seq
@@ -283,10 +290,19 @@ class _Backup:
     def _ticking(self, what: str) -> Check:
         def tick(nbytes: int) -> None:
             self.check()
-            self.done += nbytes
-            self.report(100 * self.done / self.total, f"copies {what}: {self.done >> 20} of {self.total >> 20} MiB")
+            with self._lock:
+                self.done += nbytes
+                self.report(100 * self.done / self.total, f"copies {what}: {self.done >> 20} of {self.total >> 20} MiB")
 
         return tick
+
+    def _segments(self, copy: PageCopy, segments: Sequence[Segment]) -> list[BackedUpFile]:
+        """Copy cold files, several at a time: most of the time of a small one is its sync. What fails first is told."""
+        found: list[BackedUpFile] = []
+        with ThreadPoolExecutor(_COPIERS, thread_name_prefix="headrace-backup") as pool:
+            for start in range(0, len(segments), _TOGETHER):
+                found += pool.map(lambda one: self._segment(copy, one), segments[start : start + _TOGETHER])
+        return found
 
     def _segment(self, copy: PageCopy, segment: Segment) -> BackedUpFile:
         source = f"segment {segment.segment_id} {segment.checksum:016x} {segment.bytes}"
@@ -347,8 +363,9 @@ class _Backup:
         return self._stored(f"{FILES_FOLDER}/{path}", source, stored.sha256, stored.size, stored.added, 0)
 
     def _stored(self, path: str, source: str, sha256: str, size: int, added: int, segment: int) -> BackedUpFile:
-        self.added += added
-        self.copied += 1
+        with self._lock:
+            self.added += added
+            self.copied += 1
         return BackedUpFile(path, size, sha256, source, segment)
 
     def _secrets(self) -> list[BackedUpFile]:
