@@ -24,6 +24,8 @@ QUERIES = 200
 TOP = 10
 BATCH = 500
 BUILD_SECONDS = 1_800.0
+INDEXED = 5_000
+"""Rows below which the server searches exactly (vectors.min_rows)."""
 FLOOR = "SELECT 1, over HTTP"
 LIBRARY = "usearch, in process"
 NUMPY = "numpy exact, in process"
@@ -80,6 +82,8 @@ def load(client: httpx.Client, base: Vectors) -> None:
             values += [number, number % 10, vector.tolist()]
         sql(client, f"INSERT INTO bench.vectors VALUES {places}", values)
     sql(client, "CREATE VECTOR INDEX ON bench.vectors (v) USING COSINE")
+    if len(base) < INDEXED:
+        return
     until = time.monotonic() + BUILD_SECONDS
     while time.monotonic() < until:
         plan = sql(client, f"EXPLAIN {SEARCH}", [base[0].tolist()])

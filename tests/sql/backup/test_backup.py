@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from sql.backup import layout
@@ -21,6 +22,7 @@ from storage.check import check
 from storage.engine import StorageEngine
 from storage.errors import LogTruncated
 from storage.options import StorageOptions
+from storage.writer import WriteTransaction
 from tests.sql.topic_world import TopicWorld, topic_world
 
 OPTIONS = StorageOptions(map_start=64 << 20, merge=False, evict=False)
@@ -214,6 +216,47 @@ def test_what_did_not_change_is_not_copied_again(world: TopicWorld, tmp_path: Pa
 
 class Crash(BaseException):
     """The process ends here."""
+
+
+def test_cold_files_of_many_users_are_copied_once_and_restored(world: TopicWorld, tmp_path: Path) -> None:
+    world.run("CREATE USER TABLE notes (id BIGINT PRIMARY KEY, body TEXT)")
+    table = world.engine.catalog.table("app", "notes")
+    assert table is not None
+    rows = pa.table({"id": [1, 2], "body": ["same", "for all"]}).cast(table.arrow_schema)
+    users = [f"user-{number}" for number in range(150)]
+
+    def fill(wtxn: WriteTransaction) -> None:
+        for user in users:
+            wtxn.insert(table, user, rows)
+
+    world.engine.commit_sync(fill)
+    flush(world, "notes")
+    target = tmp_path / "backup"
+    made = backup(world, target)
+    assert sum(file.path.startswith("cold/") for file in made.manifest.files) == len(users)
+    assert not list((target / "objects").glob("*.part"))
+    assert backup(world, target).files_copied < 5
+    restored = tmp_path / "restored"
+    restore(target, restored)
+    assert restored_content(restored) == content(world.engine)
+
+    stopped = threading.Event()
+
+    def stop() -> None:
+        if sum(1 for _ in (tmp_path / "other" / "objects").rglob("*")) > 20:
+            stopped.set()
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        backup(world, tmp_path / "other", stop)
+    assert stopped.is_set()
+    assert layout.points_of(tmp_path / "other") == []
+    assert len(backup(world, tmp_path / "other").manifest.files) == len(made.manifest.files)
+    assert not list((tmp_path / "other" / "objects").glob("*.part"))
+
+
+class Stopped(Exception):
+    """A backup is to end."""
 
 
 def test_what_broke_off_is_no_backup(world: TopicWorld, tmp_path: Path) -> None:
