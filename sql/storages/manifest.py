@@ -17,7 +17,7 @@ from sql.computed_results import result_of
 from sql.errors import ResultTooLarge
 from sql.results import StatementResult
 from sql.rights import may_read, partition_of
-from sql.system_tables import SYSTEM, Rows, SystemColumn, SystemContext, SystemTable
+from sql.system_tables import EVERYTHING, SYSTEM, Rows, Sought, SystemColumn, SystemContext, SystemTable, by_rows
 from storage.catalog import TableDef
 from storage.cold_segments import ColumnStats, Segment, SegmentStatus
 from storage.types import BOOLEAN, JSON, TEXT, TIMESTAMP
@@ -142,8 +142,8 @@ def show_manifest(context: StatementContext, services: Services) -> StatementRes
     return result_of(_COLUMNS, rows)
 
 
-def _rows(view: ReadView, identity: Identity) -> Rows:
-    for table, user, segments in _partitions(view, identity):
+def _rows(view: ReadView, identity: Identity, sought: Sought = EVERYTHING) -> Rows:
+    for table, user, segments in _partitions(view, identity, sought):
         manifest = manifest_of(table, user, segments)
         text = encode_manifest(manifest)
         scope = user if table.per_user else SHARED_SCOPE
@@ -155,18 +155,30 @@ def _rows(view: ReadView, identity: Identity) -> Rows:
         )  # fmt: skip
 
 
-def _partitions(view: ReadView, identity: Identity) -> Iterator[tuple[TableDef, str, list[Segment]]]:
+def _partitions(view: ReadView, identity: Identity, sought: Sought) -> Iterator[tuple[TableDef, str, list[Segment]]]:
+    """The partitions that the caller may see and asks for; the records of others are not read."""
     for table in sorted(view.catalog.tables(), key=lambda table: table.table_id):
-        if not may_read(identity.role, table):
+        if not may_read(identity.role, table) or not sought.admits(table.namespace, table.name):
             continue
+        wanted = sought.equal[2] if table.per_user and len(sought.equal) > 2 else None
         own = None if identity.role.is_admin else partition_of(table, identity)
-        found = sorted(view.segments(table.table_id, own), key=lambda segment: segment.user)  # others' are not read
+        if own is not None and wanted not in {None, own}:
+            continue
+        one = own if own is not None else wanted if isinstance(wanted, str) else None
+        found = sorted(view.segments(table.table_id, one), key=lambda segment: segment.user)
         for user, segments in groupby(found, key=lambda segment: segment.user):
             yield table, user, list(segments)
 
 
-def _system_rows(view: ReadView, context: SystemContext) -> Rows:
-    return _rows(view, context.identity)
+def _system_rows(view: ReadView, context: SystemContext, sought: Sought) -> Rows:
+    return _rows(view, context.identity, sought)
 
 
-MANIFEST_TABLE = SystemTable(SYSTEM, "manifest", _COLUMNS, _system_rows, key=("cache_key",))
+MANIFEST_TABLE = SystemTable(
+    SYSTEM,
+    "manifest",
+    _COLUMNS,
+    key=("cache_key",),
+    fill=by_rows(_COLUMNS, _system_rows),
+    seek=("namespace_id", "table_name", "scope"),
+)

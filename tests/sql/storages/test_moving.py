@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from sql.errors import ExecutionError, PermissionDenied, TableNotFound
 from sql.jobs.model import JobType
+from storage.cold_segments import Segment
+from storage.stored_view import StoredView
 from tests.sql.jobs.job_world import LONG, Gate
 from tests.sql.topic_world import ANN, BOB, DORA, SAM, TopicWorld, topic_world
 
@@ -220,3 +222,37 @@ def test_a_user_sees_no_manifest_of_others(world: TopicWorld) -> None:
     assert row[0] == "app:notes:ann"
     assert "bob" not in str(row)
     assert {row[0] for row in world.rows("SHOW MANIFEST", who=SAM)} == {"app:private_one:shared"}
+
+
+def test_a_manifest_reads_the_records_of_those_who_are_asked_for(
+    world: TopicWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run("CREATE USER TABLE own (id BIGINT PRIMARY KEY)")
+    world.run("CREATE USER TABLE other (id BIGINT PRIMARY KEY)")
+    for who in (ANN, BOB, SAM):
+        for table in ("own", "other"):
+            world.run(f"INSERT INTO {table} VALUES (1)", who=who)
+    for table in ("own", "other"):
+        found = world.engine.catalog.table("app", table)
+        assert found is not None
+        world.engine.cold.flush(found.table_id)
+    asked: list[tuple[str, str | None]] = []
+    segments = StoredView.segments
+
+    def asking(self: StoredView, table_id: int | None = None, user: str | None = None) -> Sequence[Segment]:
+        table = None if table_id is None else self.catalog.table_by_id(table_id)
+        assert table is not None
+        if table.namespace == "app":
+            asked.append((table.name, user))
+        return segments(self, table_id, user)
+
+    monkeypatch.setattr(StoredView, "segments", asking)
+    assert [row[3] for row in world.rows("SHOW MANIFEST", who=ANN)] == ["ann", "ann"]
+    assert asked == [("own", "ann"), ("other", "ann")]
+    asked.clear()
+    text = "SELECT scope FROM system.manifest WHERE namespace_id = 'app' AND table_name = $1 AND scope = $2"
+    assert world.rows(text, "own", "bob", who=DORA) == [("bob",)]
+    assert asked == [("own", "bob")]
+    asked.clear()
+    assert len(world.rows("SHOW MANIFEST", who=DORA)) == 6
+    assert asked == [("own", None), ("other", None)]
