@@ -92,6 +92,14 @@ class Reader:
 
     def locate(self, prefix: bytes, seq: int) -> tuple[Stored, int] | None:
         """The batch of a partition that holds `seq`, and the row's place in it."""
+        batch = self.before(prefix, seq)
+        if batch is None:
+            return None
+        position = row_position(batch.value, batch.header, batch.first_seq, seq)
+        return (batch, position) if position >= 0 else None
+
+    def before(self, prefix: bytes, seq: int) -> Stored | None:
+        """As `around`; large batches are remembered, so that no cursor passes their neighbours again."""
         start = self.memory.start_before(prefix, seq)
         if start is not None:
             key = prefix + start.to_bytes(8, "big")
@@ -99,15 +107,11 @@ class Reader:
             if value is not None:
                 header = self.header(key, value)
                 if header.last_seq >= seq:
-                    position = row_position(value, header, start, seq)
-                    return (Stored(key, value, header), position) if position >= 0 else None
+                    return Stored(key, value, header)
         batch = self.around(prefix, seq)
-        if batch is None:
-            return None
-        if batch.header.rows >= LARGE:
+        if batch is not None and batch.header.rows >= LARGE:
             self.memory.add_start(prefix, batch.first_seq)
-        position = row_position(batch.value, batch.header, batch.first_seq, seq)
-        return (batch, position) if position >= 0 else None
+        return batch
 
     def around(self, prefix: bytes, seq: int, *, history: bool = False) -> Stored | None:
         """The batch with the greatest first `_seq` that is not after `seq`."""
@@ -315,7 +319,7 @@ class Reader:
 
     def start_after(self, prefix: bytes, after: int) -> bytes | None:
         """The key of the first batch of a partition that may hold a `_seq` after `after`; None for the beginning."""
-        batch = self.around(prefix, after) if after else None
+        batch = self.before(prefix, after) if after else None
         if batch is None:
             return None
         return batch.key if batch.header.last_seq > after else prefix + (after + 1).to_bytes(8, "big")
@@ -421,7 +425,7 @@ class Reader:
         live = np.zeros(len(ascending), dtype=bool)
         place = 0
         while place < len(ascending):
-            batch = self.around(prefix, int(ascending[place]))
+            batch = self.before(prefix, int(ascending[place]))
             if batch is None or batch.header.last_seq < ascending[place]:
                 place += 1
                 continue

@@ -31,6 +31,9 @@ from storage.views import ReadView
 log = logging.getLogger("headrace.vectors")
 
 _GROWTH = 4
+_RANKED = 4
+_LEAST_RANKED = 40
+"""How many times as many candidates as wanted, and how many at least, are ranked by their stored embeddings."""
 _MOST_FILTERED = 8_192
 """Candidates of which a condition is asked at most; where it keeps too few of so many, a scan is better."""
 
@@ -123,7 +126,9 @@ class VectorIndexes:
             newer = [_kept(block, keep) for block in newer]
         size = len(index)
         asked = max(2 * count, LEAST_ASKED)
-        enough = count if keep is None else 2 * count  # the last of what the index gives are not as certain
+        enough = count
+        if keep is not None:  # the last of what the index gives are not as certain, and a condition is often a tenth
+            asked, enough = max(24 * count, 2 * LEAST_ASKED), 2 * count
         while True:
             seqs = index.search(query, asked)
             seqs = seqs[seqs <= trusted]
@@ -135,6 +140,7 @@ class VectorIndexes:
             if asked * _GROWTH * 4 > size or (keep is not None and asked * _GROWTH > _MOST_FILTERED):
                 return None  # most entries are stale, or most rows newer: looking at all rows is cheaper
             asked *= _GROWTH
+        seqs = seqs[: max(_RANKED * count, _LEAST_RANKED)]  # the index gives the nearest first, if not exactly
         rows = view.fetch(table, partition, seqs.tolist(), [column], with_seq=True)
         candidates: list[Block] = [*blocks(rows, len(query)), *newer]
         return nearest(index.metric, candidates, query, count)
