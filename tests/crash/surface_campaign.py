@@ -152,7 +152,7 @@ class Campaign:
         load = Load(server.url, server.token, self.clients, self.consumer, self.target).start()
         assert server.process is not None
         try:
-            until(lambda: bool(load.failures) or load.counts["requests"] >= goal)
+            until(lambda: bool(load.failures) or load.counts["requests"] >= goal, 120)
             self.armed.touch()
             seconds = self.dice.uniform(0.3, 3.0) if step == "none" else STEP_SECONDS
             code = server.process.wait(seconds)

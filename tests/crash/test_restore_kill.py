@@ -29,6 +29,7 @@ SWAP = """
 import os, sys
 from pathlib import Path
 from sql.backup.swapping import swap_pending
+from tests.crash.stepwise_server import Fuse
 
 fuse = Fuse(sys.argv[1], Path(sys.argv[2]))
 for name in ("rename", "fsync", "unlink"):
