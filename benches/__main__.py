@@ -27,6 +27,7 @@ from benches import (
     start_up,
     stream_out,
     syncs,
+    tiers,
     topic_batches,
     topic_publish,
     topic_retention,
@@ -75,6 +76,7 @@ MODULES: Sequence[Bench] = (
     topic_retention,
     file_transfer,
     indexes,
+    tiers,
     vector_search,
 )
 BENCHES = {bench.NAME: bench for bench in MODULES}

@@ -36,6 +36,7 @@ from storage.keys import table_prefix
 from storage.layout import layout_of
 from storage.merge import Merger, kept_rows
 from storage.options import StorageOptions
+from storage.reading import Reader
 from storage.seams import Clock
 from storage.snapshots import Snapshot, SnapshotRegistry
 from storage.storage_definitions import LOCAL, ColdPlace, StorageResolver
@@ -234,12 +235,10 @@ class ColdTier:
             table = _table(snapshot, table_id)
             found = cold_runs(reader, layout_of(table), partition, start, self._options)
             runs, left = self._bounded([(partition, found)])
+            behind = _behind(reader, runs[-1]) if runs else None
             built = self._build(snapshot, table, runs)
         result = self._move(table, built)
-        if not left or not runs:
-            return None, result
-        last = runs[-1].keys[-1]
-        return last[:-8] + (int.from_bytes(last[-8:], "big") + 1).to_bytes(8, "big"), result
+        return (behind if left else None), result
 
     def _bounded(self, found: Iterable[tuple[bytes, Iterator[Run]]]) -> tuple[list[Run], list[bytes]]:
         """The runs of one round, and the partitions that have more."""
@@ -401,6 +400,14 @@ def _table(snapshot: Snapshot, table_id: int) -> TableDef:
     if table is None:
         raise SchemaChanged("the table was dropped meanwhile")
     return table
+
+
+def _behind(reader: Reader, run: Run) -> bytes:
+    """Where the batches behind a run begin. The run's new batches may begin behind its last old one."""
+    key = run.keys[-1]
+    value = reader.txn.get(key, db=reader.dbs.rows)
+    assert value is not None
+    return key[:-8] + (reader.header(key, value).last_seq + 1).to_bytes(8, "big")
 
 
 def _slices(partitions: Sequence[HotPartition], options: StorageOptions) -> Iterator[list[HotPartition]]:
