@@ -158,7 +158,7 @@ async def _first_reads(headrace: Headrace, cold: int) -> dict[str, list[float]]:
 
 def _first_report(times: dict[str, list[float]], cold: int) -> Report:
     return Report(
-        title=f"{len(times[HOT_ONLY])} keys of {cold:,} cold rows, each in another row group, 1 connection (less is better)",
+        title=f"{len(times[HOT_ONLY])} keys of {cold:,} cold rows, a row group each, 1 connection (less is better)",
         unit="p50 ms",
         headings=("p99 ms", "longest ms"),
         rows=tuple(
