@@ -69,10 +69,6 @@ class RowGroupCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def takes(self, size: int) -> bool:
-        """Whether a batch of so many bytes may be kept."""
-        return 2 * size <= self._limit
-
     def peek(self, key: GroupKey) -> pa.RecordBatch | None:
         """The batch, when it is mapped already."""
         with self._lock:
@@ -100,7 +96,7 @@ class RowGroupCache:
 
     def put(self, key: GroupKey, checksum: int, value: bytes, schema: pa.Schema) -> pa.RecordBatch | None:
         """Keep a batch in its stored form; the mapped batch, or None when it cannot be kept."""
-        if not self.takes(len(value)):
+        if 2 * len(value) > self._limit:
             return None
         path = self._path(key, checksum)
         temporary = path.with_suffix(f".{threading.get_ident():x}.tmp")

@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from storage.batches import Seqs, encode_batch, without
 from storage.cold_cache import GroupKey, RowGroupCache
-from storage.cold_keeping import CacheWriter
 from storage.cold_parquet import Footers, read_columns, read_footer
 from storage.cold_segments import Segment
 from storage.cold_spill import Spill
@@ -84,7 +83,6 @@ class ColdReads:
         self, cache: RowGroupCache, resolver: Callable[[], StorageResolver], scan_bytes: int = 64 << 20
     ) -> None:
         self.cache = cache
-        self.keeping = CacheWriter(cache)
         self._scan_bytes = scan_bytes
         self._resolver = resolver
         self._footers = Footers()
@@ -97,7 +95,6 @@ class ColdReads:
 
     def close(self) -> None:
         """Close files and threads."""
-        self.keeping.close()
         with self._lock:
             pool, self._pool = self._pool, None
             files, self._files = self._files, {}
@@ -120,7 +117,6 @@ class ColdReads:
     def forget(self, segment: Segment) -> None:
         """The file of a segment is deleted."""
         self._segments.pop(segment.segment_id, None)
-        self.keeping.forget(segment.segment_id, segment.row_groups)
         self.cache.remove_segment(segment.segment_id, segment.row_groups)
         with self._lock:
             files = self._files.pop(segment.segment_id, [])
@@ -129,25 +125,22 @@ class ColdReads:
             file.close()
 
     def peek(self, key: GroupKey) -> pa.RecordBatch | None:
-        """A whole stored batch, without any I/O; None when it is neither in the cache nor on its way there."""
-        return self.cache.peek(key) or self.keeping.peek(key)
+        """A whole stored batch, without any I/O; None when it is not in the cache."""
+        return self.cache.peek(key)
 
     def whole(self, request: ColdRequest, *, waits: bool = True) -> pa.RecordBatch:
         """A whole stored batch, through the cache. Raises ColdMiss instead of waiting, StorageCorrupt for damage."""
-        batch = self.peek(request.key)
+        batch = self.cache.peek(request.key)
         if batch is not None:
             return batch
         if not waits:
             raise ColdMiss(lambda: self.whole(request))
         with self._loading[hash(request.key) % len(self._loading)]:
-            checksum = request.segment.checksum
-            batch = self.keeping.peek(request.key) or self.cache.get(request.key, checksum, request.schema)
+            batch = self.cache.get(request.key, request.segment.checksum, request.schema)
             if batch is None:
-                made = batch = self.uncached(request)
-                last = int(request.seqs()[-1])
-                self.keeping.add(
-                    request.key, checksum, made, request.schema, lambda: encode_batch(made, request.version, last)
-                )
+                batch = self.uncached(request)
+                value = encode_batch(batch, request.version, int(request.seqs()[-1]))
+                batch = self.cache.put(request.key, request.segment.checksum, value, request.schema) or batch
         return batch
 
     def uncached(self, request: ColdRequest) -> pa.RecordBatch:
@@ -160,12 +153,12 @@ class ColdReads:
         """The rows of a part."""
         request, plan, gone, places = part
         if places is not None:
-            dense = len(places) * _DENSE >= request.rows and self.peek(request.key) is None
+            dense = len(places) * _DENSE >= request.rows and self.cache.peek(request.key) is None
             stored = self._sparse(request, plan) if dense else self.whole(request)
             some = pa.array(places, pa.int64())
             wanted = SparseBatch(len(places), {p: stored.column(p).take(some) for p in plan.positions})
             return [plan.batch(wanted)]
-        projected = plan.batch(self.peek(request.key) or self._sparse(request, plan))
+        projected = plan.batch(self.cache.peek(request.key) or self._sparse(request, plan))
         if gone is None or not len(gone):
             return [projected]
         return without(projected, gone)

@@ -358,7 +358,6 @@ def test_changed_rows_of_files_are_not_read_on_the_event_loop(engine: StorageEng
     engine.cold.flush(table.table_id)
     cursor = engine.feed.subscribe(engine.last_seq)
     engine.commit_sync(lambda wtxn: wtxn.delete(table, "", wtxn.find(table, "", [key_of(table, 7)])))
-    engine.cold.reads.keeping.settle()
     engine.cold.reads.cache.remove((1, 0))  # the writer needed the key of the row
     [commit] = cursor.poll()
     assert not engine.feed.read_rows_at_once(commit.tables)
@@ -404,7 +403,6 @@ def test_the_cache_is_bounded_and_survives_restarts(folder: Path) -> None:
         with engine.snapshot() as snapshot:
             for number in range(0, 5_000, 100):
                 assert snapshot.get_row(table, "", key_of(table, number))[1][0] == number  # type: ignore[index]
-        engine.cold.reads.keeping.settle()
         assert 0 < sum(file.stat().st_size for file in cache.iterdir()) <= options.cold_cache_bytes
         kept = sorted(file.name for file in cache.iterdir())
     (cache / "1-0-0000000000000000.5.tmp").write_bytes(b"left by a crash")
