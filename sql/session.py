@@ -344,10 +344,8 @@ class Session:
             self._impersonations.append(Impersonation(statement, context, self._services))
         if isinstance(statement, WRITES):
             plan = self._plan(statement, parsed, transaction, context)
-            try:
+            with storage_errors(plan.table):
                 result = self._services.write(plan, transaction, context)
-            except StorageError as error:
-                raise translated(error, plan.table) from error
             if context.subject is not None:
                 transaction.also(self._impersonations[-1].stage)
         elif isinstance(statement, (AckTopic, Publish)):

@@ -20,6 +20,7 @@ from sql.errors import (
 from sql.violations import duplicate_violation
 from storage.catalog import TableDef
 from storage.errors import (
+    ColdMiss,
     DuplicateKey,
     FileRefused,
     OffsetOutOfRange,
@@ -79,8 +80,10 @@ def translated(error: StorageError, table: TableDef | None = None) -> SqlError:
 
 @contextmanager
 def storage_errors(table: TableDef | None = None) -> Iterator[None]:
-    """Raise storage errors as the client's errors."""
+    """Raise storage errors as the client's errors, but for a ColdMiss: it has the writer put a work off."""
     try:
         yield
+    except ColdMiss:
+        raise
     except StorageError as error:
         raise translated(error, table) from error

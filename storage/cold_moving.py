@@ -53,6 +53,8 @@ class Built(NamedTuple):
     """A run that was read: the live rows as row groups, and what else the swap needs."""
 
     run: Run
+    schema_version: int
+    """That of the rows here; the table may have another one when they are swapped in."""
     sources: dict[bytes, int]
     known_dead: dict[bytes, Entries]
     groups: list[pa.RecordBatch]
@@ -98,7 +100,7 @@ def build(reader: Reader, layout: TableLayout, run: Run, kept_after: int) -> Bui
             places = pa.array(needed["row"].astype(np.int64))
             gone.append(with_by(rows.take(places), needed["seq"].astype(np.int64)))
     first = int.from_bytes(run.keys[0][-8:], "big")
-    return Built(run, sources, known, list(_row_groups(live)), gone, first)
+    return Built(run, layout.table.schema_version, sources, known, list(_row_groups(live)), gone, first)
 
 
 def _row_groups(batches: Sequence[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -159,7 +161,11 @@ def job_of(reader: Reader, layout: TableLayout, moved: Moved, kept_after: int) -
     """The swap of a run as a merge; `history` must stay as this reader sees it until it is applied."""
     built = moved.built
     prefix = row_key_prefix(layout.table.table_id, built.run.partition)
-    old, new = history_of(reader, layout, prefix, built.gone, built.first_seq, kept_after)
+    gone = built.gone
+    if gone and built.schema_version != layout.table.schema_version:
+        upgrade = layout.upgrade(built.schema_version, history=True)
+        gone = [upgrade.batch(batch) for batch in gone]
+    old, new = history_of(reader, layout, prefix, gone, built.first_seq, kept_after)
     return Job(prefix, built.sources, built.known_dead, moved.outputs, old, new)
 
 

@@ -143,14 +143,32 @@ def make_backup(
 
 
 def clear_leftovers(target: Path) -> None:
-    """Remove what backups that were broken off have left: points without a manifest, and their packs."""
+    """Remove what backups that were broken off have left: points without a manifest, their packs and objects."""
     whole = set(points_of(target))
-    for folder in _entries(target / "points"):
-        if folder.name not in whole:
-            shutil.rmtree(folder)
+    broken = [folder for folder in _entries(target / "points") if folder.name not in whole]
+    if broken:
+        _clear_objects(target, whole)
+    for folder in broken:  # last: whoever is killed before does all of it again
+        shutil.rmtree(folder)
     for pack in _entries(target / "packs"):
         if pack.name.removesuffix(".pack") not in whole:
             pack.unlink()
+
+
+def _clear_objects(target: Path, points: set[str]) -> None:
+    """Remove the objects that none of the points refers to."""
+    try:
+        needed = {file.sha256 for point in points for file in read_manifest(target, point).files}
+    except BackupError as error:  # nobody knows what that one needs
+        log.warning("objects of backups that were broken off are left: %s", error)
+        return
+    for folder in _entries(target / "objects"):
+        if not folder.is_dir():
+            folder.unlink()
+            continue
+        for stored in _entries(folder):
+            if stored.name not in needed:
+                stored.unlink()
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sql.backup.layout import BackupError, Manifest, choose_point, read_manifest
 from sql.backup.making import database_id, expect_target, make_backup
-from sql.backup.restoring import restore
+from sql.backup.restoring import UNFINISHED, restore
 from sql.backup.swapping import announce, expect_swappable, staging_folder
 from sql.errors import ExecutionError
 from sql.jobs.errors import JobCancelled, JobInterrupted
@@ -69,7 +69,10 @@ def _path(path: str) -> Path:
 def run_backup(run: JobRun, engine: StorageEngine, files: FileStore | None) -> str:
     """The work of a backup job."""
     target = Path(str(run.job.argument("path")))
-    made = make_backup(engine, files, target, run.progress, run.check)
+    try:
+        made = make_backup(engine, files, target, run.progress, run.check)
+    except OSError as error:
+        raise BackupError(f"the backup in '{target}' could not be written: {error.strerror or error}") from error
     manifest = made.manifest
     return (
         f"Restore point {manifest.point} of {manifest.total_bytes} bytes in '{target}': {manifest.new_bytes} bytes "
@@ -83,6 +86,8 @@ def run_restore(run: JobRun, engine: StorageEngine) -> str:
     expect_swappable(data)
     backup, point = Path(str(run.job.argument("path"))), str(run.job.argument("point"))
     staging = staging_folder(data, run.job.job_id)
+    if not (staging / UNFINISHED).exists():
+        shutil.rmtree(staging, ignore_errors=True)  # whole, of a run that was killed before its note; or not there
     try:
         manifest: Manifest = restore(backup, staging, point, run.progress, run.check)
     except JobInterrupted:

@@ -33,7 +33,7 @@ class WaitingRoom:
     """Used on the event loop."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Place, deque[asyncio.Future[None]]] = {}
+        self._waiting: dict[Place, deque[asyncio.Future[bool]]] = {}
         self._places: dict[int, dict[str | None, dict[Place, None]]] = {}
         self._count = 0
 
@@ -43,17 +43,16 @@ class WaitingRoom:
     async def wait(self, place: Place, seconds: float) -> bool:
         """Wait until it is time to look again; False when the seconds are over first."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
+        future: asyncio.Future[bool] = loop.create_future()
         queue = self._waiting.get(place)
         if queue is None:
             queue = self._waiting[place] = deque()
             self._places.setdefault(place.topic_id, {}).setdefault(place.group, {})[place] = None
         queue.append(future)
         self._count += 1
-        timer = loop.call_later(seconds, _resolve, future)
+        timer = loop.call_later(seconds, _give_up, future)  # of uvloop a handle without `when`, below a millisecond
         try:
-            await future
-            return loop.time() < timer.when()
+            return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self.wake(place, 1)
@@ -63,7 +62,7 @@ class WaitingRoom:
             self._count -= 1
             self._leave(place, queue, future)
 
-    def _leave(self, place: Place, queue: deque[asyncio.Future[None]], future: asyncio.Future[None]) -> None:
+    def _leave(self, place: Place, queue: deque[asyncio.Future[bool]], future: asyncio.Future[bool]) -> None:
         if queue and queue[0] is future:
             queue.popleft()
         else:
@@ -73,7 +72,7 @@ class WaitingRoom:
                 return  # it was woken, and so taken out
         self._forget(place, queue)
 
-    def _forget(self, place: Place, queue: deque[asyncio.Future[None]]) -> None:
+    def _forget(self, place: Place, queue: deque[asyncio.Future[bool]]) -> None:
         if not queue and self._waiting.get(place) is queue:
             del self._waiting[place]
             groups = self._places[place.topic_id]
@@ -105,7 +104,7 @@ class WaitingRoom:
         while queue and left:
             future = queue.popleft()
             if not future.done():
-                future.set_result(None)
+                future.set_result(True)
                 left -= 1
         self._forget(place, queue)
 
@@ -119,6 +118,6 @@ class WaitingRoom:
         return self._waiting.keys()
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
+def _give_up(future: asyncio.Future[bool]) -> None:
     if not future.done():
-        future.set_result(None)
+        future.set_result(False)

@@ -83,6 +83,8 @@ class RunningServer:
         self.line = ""
         self.needs_setup = False
         self.token = ""
+        self.command: Sequence[str] = COMMAND
+        """What is run; tests that put something into the server's process name a program of their own."""
         self._arguments = list(arguments)
         self._environment = environment(changes)
         self._log = data.parent / f"{data.name}.log"
@@ -93,7 +95,7 @@ class RunningServer:
     def start(self) -> RunningServer:
         """Start the process and wait for its line."""
         self._close_client()
-        command = [*COMMAND, "serve", "--data", str(self.data), "--port", str(self.port), *self._arguments]
+        command = [*self.command, "serve", "--data", str(self.data), "--port", str(self.port), *self._arguments]
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env=self._environment, start_new_session=True

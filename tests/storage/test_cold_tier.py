@@ -21,6 +21,7 @@ from storage.cold_files import file_name, folder_of, path_name
 from storage.cold_segments import SegmentStatus
 from storage.cold_statistics import Bounds, column_statistics, excludes
 from storage.errors import ColdMiss, SchemaChanged, StorageCorrupt, StorageUnavailable
+from storage.layout import encode_initial, layout_of
 from storage.point_read import PointReader
 from storage.storage_definitions import local_place
 from storage.types import (
@@ -40,6 +41,7 @@ from storage.types import (
     decimal,
     embedding,
 )
+from storage.versions import read_versions
 from storage.writer import WriteTransaction
 from tests.storage.conftest import QUIET
 from tests.storage.helpers import create, key_of, keyed_table, keyless_table, plain_table, rows_of
@@ -182,6 +184,45 @@ def test_columns_are_found_after_they_were_renamed_and_dropped(engine: StorageEn
     with engine.snapshot() as snapshot:
         assert snapshot.scan(changed, "").to_pylist() == expected
     assert engine.check() == []
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["flush", "compaction"])
+@pytest.mark.parametrize("drop", [False, True], ids=["added", "dropped"])
+def test_the_schema_changes_between_reading_and_swapping(engine: StorageEngine, *, again: bool, drop: bool) -> None:
+    """Superseded rows, which the log needs, were read with other columns than those under which they are kept."""
+    table = create(engine)
+    fill(engine, table, "", range(6))
+    if again:
+        engine.cold.flush(table.table_id)
+    old = all_rows(engine, table)
+    engine.commit_sync(lambda wtxn: wtxn.delete(table, "", [row["_seq"] for row in old[1:3]]))
+    changed = msgspec.structs.replace(
+        table,
+        columns=table.columns[:2]
+        if drop
+        else (*table.columns, ColumnDef(4, "more", BIGINT, initial=encode_initial(pa.array([7], pa.int64())))),
+        schema_version=2,
+        history=(SchemaVersion(1, table.columns),),
+        next_column_id=5,
+    )
+
+    def alter(step: str) -> None:
+        if step == "written" and engine.catalog.table_by_id(table.table_id) == table:
+            engine.commit_sync(lambda wtxn: wtxn.put_table(changed))
+
+    engine.cold.step = alter
+    if again:
+        engine.cold.compact(table.table_id)
+    else:
+        engine.cold.flush(table.table_id)
+    assert engine.check() == []
+    names = [column.name for column in changed.columns]
+    wanted = [{name: row.get(name, 7) for name in ("_seq", *names)} for row in old]
+    assert all_rows(engine, changed) == [*wanted[:1], *wanted[3:]]
+    with engine.snapshot() as snapshot, snapshot.reading() as reader:
+        seqs = np.array([row["_seq"] for row in old], dtype=np.int64)
+        versions = read_versions(reader, layout_of(changed), "", seqs)
+    assert sorted(versions.select(["_seq", *names]).to_pylist(), key=lambda row: row["_seq"]) == wanted
 
 
 # --- pruning ---------------------------------------------------------------------------------------------------------

@@ -243,6 +243,36 @@ def test_what_broke_off_is_no_backup(world: TopicWorld, tmp_path: Path) -> None:
     assert restored_content(tmp_path / "copy") == content(world.engine)
 
 
+def test_what_broke_off_leaves_no_object(world: TopicWorld, tmp_path: Path) -> None:
+    target = tmp_path / "backup"
+    flush(world, "accounts")
+    whole = backup(world, target).manifest.point
+    world.run("UPDATE accounts SET balance = 2 WHERE id = 2")
+    flush(world, "accounts")
+
+    def stop_with_an_object() -> None:
+        if len(objects(target)) > len(needed(target)):
+            raise Crash
+
+    with pytest.raises(Crash):
+        backup(world, target, stop_with_an_object)
+    (target / "objects" / "incoming.part").write_bytes(b"half")
+    world.run("DROP TABLE accounts")  # nothing that was copied is needed any more
+    made = backup(world, target)
+    assert layout.points_of(target) == [whole, made.manifest.point]
+    assert objects(target) == needed(target)
+    verify_all(target)
+
+
+def objects(target: Path) -> set[str]:
+    return {path.name for path in (target / "objects").rglob("*") if path.is_file()}
+
+
+def needed(target: Path) -> set[str]:
+    points = layout.points_of(target)
+    return {file.sha256 for point in points for file in layout.read_manifest(target, point).files}
+
+
 def test_every_flipped_byte_is_found(world: TopicWorld, tmp_path: Path) -> None:
     flush(world, "accounts")
     target = tmp_path / "backup"

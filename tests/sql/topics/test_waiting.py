@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -204,3 +205,9 @@ def test_the_news_of_one_commit_goes_round_a_group(count: int) -> None:
         assert len(room) == 0
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.0001, 0.002])
+def test_the_shortest_waits_end_on_the_servers_own_loop(seconds: float) -> None:
+    """uvloop makes no timer of what is over in less than a millisecond."""
+    assert not uvloop.run(WaitingRoom().wait(A, seconds))
