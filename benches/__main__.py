@@ -27,6 +27,7 @@ from benches import (
     start_up,
     stream_out,
     syncs,
+    tiers,
     topic_batches,
     topic_publish,
     topic_retention,
@@ -76,6 +77,7 @@ MODULES: Sequence[Bench] = (
     topic_retention,
     file_transfer,
     indexes,
+    tiers,
     vector_search,
     user_tables,
 )

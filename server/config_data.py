@@ -35,7 +35,7 @@ class StorageSection(msgspec.Struct, frozen=True):
     ] = 300.0
     cold_cache_bytes: Annotated[
         int, Meta(ge=0, description="How much decoded rows of cold tables may take in the folder cache; 0 keeps none")
-    ] = GIB
+    ] = 4 * GIB
     cold_grace_seconds: Annotated[
         float, Meta(ge=0, description="How long Parquet files that a compaction replaced are kept for other engines")
     ] = 3_600.0

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import duckdb
 import msgspec
@@ -77,6 +77,13 @@ class DuckOptions(msgspec.Struct, frozen=True):
     """How long a query waits for a connection before it is refused."""
 
 
+class ArrowStream(Protocol):
+    """Rows by the Arrow PyCapsule interface."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """A new reading of the rows."""
+
+
 class DuckSession:
     """One connection while a query has it."""
 
@@ -85,8 +92,8 @@ class DuckSession:
         self._registered: list[str] = []
         self.broken = False
 
-    def register(self, name: str, table: pa.Table) -> None:
-        """Show a table to the query under a private name."""
+    def register(self, name: str, table: pa.Table | ArrowStream) -> None:
+        """Show a table or a stream to the query under a private name."""
         self._connection.register(name, table)
         self._registered.append(name)
 

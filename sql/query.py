@@ -26,6 +26,7 @@ from sql.native import refuse_beyond, run_native
 from sql.parameters import plan_values
 from sql.plan import QueryPlan
 from sql.scanning import read_scan, select
+from sql.streamed_scan import DuckStream, open_scan
 from sql.system_tables import SystemContext
 from sql.vectors.indexes import VectorIndexes
 from sql.vectors.nearest import nearest_scan, run_nearest
@@ -199,22 +200,32 @@ def _duck_batches(
     ):
         _stop_with_lease(run.view, run.control)
         system = runtime.system_context(run.identity)
+        streamed: DuckStream | None = None
         for scan in plan.scans:
             if scan.search is not None:
                 found = search_rows(scan.search, run.view, run.identity, run.params, runtime.vectors)
                 rows = found.select(list(scan.columns))
             elif scan.name in given:
                 rows = given[scan.name]
+            elif len(plan.scans) == 1:
+                opened = open_scan(scan, run.view, run.identity, values, system)
+                if isinstance(opened, DuckStream):
+                    streamed = opened
+                    session.register(scan.name, streamed)
+                    continue
+                rows = opened
             else:
                 rows = read_scan(scan, run.view, run.identity, values, system)
             session.register(scan.name, _shown(rows, scan_types(scan)))
-        reader = session.stream(plan.sql, arguments, batch_rows)
         try:
-            for batch in reader:
-                yield result_batch(batch, plan.columns, schema)
-            run.control.check()
-        finally:
-            reader.close()
+            with contextlib.closing(session.stream(plan.sql, arguments, batch_rows)) as reader:
+                for batch in reader:
+                    yield result_batch(batch, plan.columns, schema)
+                run.control.check()
+        except Exception as error:
+            if streamed is not None and streamed.error is not None:
+                raise streamed.error from error
+            raise
 
 
 def _shown(rows: pa.Table, types: Mapping[str, ColumnType]) -> pa.Table:

@@ -68,6 +68,21 @@ def read_rows(
     indexes: Sequence[IndexAccess] = (),
 ) -> pa.Table:
     """Rows of a partition with `_seq` first; those that `access`, `ranges` or an index leaves out may be missing."""
+    seqs = chosen_seqs(table, partition, view, access, values, indexes)
+    if seqs is None:
+        return view.scan(table, partition, columns, with_seq=True, bounds=bounds_of(ranges, table, values))
+    return view.fetch(table, partition, seqs, columns, with_seq=True)
+
+
+def chosen_seqs(
+    table: TableDef,
+    partition: str,
+    view: ReadView,
+    access: KeyAccess | None,
+    values: Mapping[int, object],
+    indexes: Sequence[IndexAccess] = (),
+) -> list[int] | None:
+    """The `_seq`s of the rows to fetch by key or by an index; None when a scan is better."""
     seqs = None if access is None else _matching(table, partition, view, access, values)
     if indexes and (seqs is None or len(seqs) > FEW):
         most = MOST_FETCHED if seqs is None else len(seqs) - 1
@@ -75,9 +90,7 @@ def read_rows(
         if best is not None:
             seqs = best[1]
             observe(table, best[0].name, len(seqs))
-    if seqs is None:
-        return view.scan(table, partition, columns, with_seq=True, bounds=bounds_of(ranges, table, values))
-    return view.fetch(table, partition, seqs, columns, with_seq=True)
+    return seqs
 
 
 def _matching(

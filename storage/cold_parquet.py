@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
@@ -35,6 +35,8 @@ SEQ_FIELD_ID = 1_000_000_001
 ROW_ID_FIELD_ID = 1_000_000_002
 BLOOM_ROWS = 1_024
 """Rows from which on a file has Bloom filters."""
+SMALL_DICTIONARY = 512 << 10
+"""Bytes of a column chunk below which its dictionary was not given up (the writer does so at 1 MiB)."""
 _FIELD_ID = b"PARQUET:field_id"
 _TAIL = 8
 _MAGIC = b"PAR1"
@@ -164,18 +166,34 @@ def read_footer(file: pa.NativeFile, footer_bytes: int, checksum: int) -> pq.Fil
 
 
 def read_columns(
-    file: pa.NativeFile, footer: pq.FileMetaData, group: int, schema: pa.Schema, positions: Sequence[int]
+    file: pa.NativeFile,
+    footer: pq.FileMetaData,
+    group: int,
+    schema: pa.Schema,
+    positions: Sequence[int],
+    encoded: Collection[int] = (),
 ) -> dict[int, pa.Array]:
-    """Columns of a row group by position in the stored schema. Raises StorageCorrupt, OSError, ArrowException."""
+    """Columns of a row group by position in the stored schema; those of `encoded` as dictionary arrays.
+
+    Raises StorageCorrupt, OSError, ArrowException.
+    """
     import pyarrow.parquet as pq
 
     if footer.num_columns != len(schema) or group >= footer.num_row_groups:
         raise StorageCorrupt("it does not have the columns or row groups that it should have")
     if not positions:
         return {}
-    source = pq.ParquetFile(file, metadata=footer, page_checksum_verification=True)
+    source = pq.ParquetFile(file, metadata=footer, page_checksum_verification=True, read_dictionary=list(encoded))
     table = source.reader.read_row_group(group, column_indices=list(positions), use_threads=False)
     return {
-        position: _inward(one_array(column), schema.field(position).type)
+        position: one_array(column) if position in encoded else _inward(one_array(column), schema.field(position).type)
         for position, column in zip(positions, table.columns, strict=True)
     }
+
+
+def repeats(footer: pq.FileMetaData, group: int, position: int) -> bool:
+    """Whether a column of a row group is stored as a small dictionary and numbers into it."""
+    if position >= footer.num_columns or group >= footer.num_row_groups:
+        return False
+    column = footer.row_group(group).column(position)
+    return bool(column.has_dictionary_page and column.total_uncompressed_size <= SMALL_DICTIONARY)

@@ -133,18 +133,20 @@ def cold_runs(
 
 
 def _segments(reader: Reader, layout: TableLayout, partition: bytes, start: bytes | None) -> Iterator[_Old | None]:
-    """The segments of a partition in order; None where hot batches stand between them."""
+    """The segments of a partition in order; None where something else stands between them."""
     prefix = row_key_prefix(layout.table.table_id, partition)
     dead = reader.dead_counts(prefix, start)
     version = layout.table.schema_version
     group: list[tuple[Stored, int]] = []
     present = -1
 
-    def whole() -> _Old:
+    def whole() -> _Old | None:
         first = group[0][0]
         segment = read_segment(reader, prefix, present)
         if segment is None:
             raise StorageCorrupt(f"{place_of(first.key, layout, first.header)}: its segment {present} is not known")
+        if len(group) != segment.row_groups:
+            return None  # replacing a part of it would take the file from the rest
         return _Old(
             segment,
             [batch.key for batch, _ in group],

@@ -6,27 +6,32 @@ engine needs. Several row groups are read by a few threads at once (Arrow decode
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import pyarrow as pa
 
 from storage.batches import Seqs, encode_batch, without
 from storage.cold_cache import GroupKey, RowGroupCache
-from storage.cold_parquet import Footers, read_columns, read_footer
+from storage.cold_parquet import Footers, read_columns, read_footer, repeats
 from storage.cold_segments import Segment
 from storage.cold_spill import Spill
 from storage.errors import ColdMiss, StorageCorrupt, StorageUnavailable
-from storage.layout import Projection
+from storage.layout import Projection, StoredColumns
 from storage.storage_definitions import LOCAL, StorageResolver
 
 if TYPE_CHECKING:
+    import pyarrow.parquet as pq
     from pyarrow import fs
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 READERS = min(4, os.cpu_count() or 1)
 _IDLE_FILES = 64
@@ -170,44 +175,73 @@ class ColdReads:
             return [part for part in parts if isinstance(part, pa.RecordBatch)]
         if len(cold) == 1:
             return [piece for part in parts for piece in (self.read(part) if isinstance(part, ColdPart) else [part])]
-        pool = self._threads()
         spill = Spill(self.cache.folder, self._scan_bytes)
-        ahead = iter(cold)
-        waiting = deque(pool.submit(self.read, part) for part in itertools.islice(ahead, 2 * READERS))
         hot: list[tuple[int, pa.RecordBatch]] = []
         found = 0
+        read = self.ahead(cold, self.read)
         try:
             for part in parts:
                 if isinstance(part, pa.RecordBatch):
                     hot.append((found, part))
                     continue
                 check()
-                pieces = waiting.popleft().result()
-                waiting.extend(pool.submit(self.read, part) for part in itertools.islice(ahead, 1))
+                pieces = next(read)
                 spill.add(pieces)
                 found += len(pieces)
             rows = spill.batches()
         finally:
-            for future in waiting:
-                future.cancel()
+            read.close()
             spill.close()
         for place, batch in reversed(hot):
             rows.insert(place, batch)
         return rows
 
-    def columns(self, request: ColdRequest, positions: Iterable[int]) -> dict[int, pa.Array]:
-        """Columns of a row group by position. Raises StorageCorrupt naming table, range and file."""
-        segment = request.segment
+    def ahead(self, parts: Iterable[T], read: Callable[[T], U]) -> Generator[U, None, None]:
+        """`read` of each part, in order, by the threads that read files; a bounded number of parts ahead."""
+        pool = self._threads()
+        left = iter(parts)
+        waiting = deque(pool.submit(read, part) for part in itertools.islice(left, 2 * READERS))
+        try:
+            while waiting:
+                done = waiting.popleft().result()
+                waiting.extend(pool.submit(read, part) for part in itertools.islice(left, 1))
+                yield done
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def repeating(self, part: ColdPart, positions: Iterable[int]) -> set[int]:
+        """Those text columns of a part's row group that are stored as numbers into a small dictionary."""
+        request = part.request
+        with self._opened(request) as opened:
+            footer = self._footer(request.segment, opened.file)
+            opened.whole = True
+        return {position for position in positions if repeats(footer, request.group, position)}
+
+    def columns(
+        self, request: ColdRequest, positions: Iterable[int], encoded: Collection[int] = ()
+    ) -> dict[int, pa.Array]:
+        """Columns of a row group by position; those of `encoded` as dictionary arrays.
+
+        Raises StorageCorrupt naming table, range and file.
+        """
         wanted = list(positions)
+        with self._opened(request) as opened:
+            footer = self._footer(request.segment, opened.file)
+            found = read_columns(opened.file, footer, request.group, request.schema, wanted, encoded)
+            opened.whole = True
+        if any(len(array) != request.rows for array in found.values()):
+            raise StorageCorrupt(f"{request.place}: the file {request.segment.path} has another number of rows")
+        return found
+
+    @contextlib.contextmanager
+    def _opened(self, request: ColdRequest) -> Iterator[_Opened]:
+        """The file of a request for the block, whose errors leave it as ours."""
+        segment = request.segment
         local = segment.storage_id == LOCAL
         try:
             with self._file(segment) as opened:
-                footer = self._footers.get(segment.segment_id)
-                if footer is None:
-                    footer = read_footer(opened.file, segment.footer_bytes, segment.footer_checksum)
-                    self._footers.add(segment.segment_id, footer)
-                found = read_columns(opened.file, footer, request.group, request.schema, wanted)
-                opened.whole = True
+                yield opened
         except FileNotFoundError:
             raise StorageCorrupt(
                 f"{request.place}: the file {segment.path} of storage '{segment.storage_id}' is missing"
@@ -221,13 +255,29 @@ class ColdReads:
             if local or "CRC" in str(error) or "Parquet" in str(error):
                 raise StorageCorrupt(message) from None
             raise StorageUnavailable(message) from None
-        if any(len(array) != request.rows for array in found.values()):
-            raise StorageCorrupt(f"{request.place}: the file {segment.path} has another number of rows")
-        return found
 
-    def _sparse(self, request: ColdRequest, plan: Projection) -> SparseBatch:
+    def _footer(self, segment: Segment, file: pa.NativeFile) -> pq.FileMetaData:
+        footer = self._footers.get(segment.segment_id)
+        if footer is None:
+            footer = read_footer(file, segment.footer_bytes, segment.footer_checksum)
+            self._footers.add(segment.segment_id, footer)
+        return footer
+
+    def read_encoded(self, part: ColdPart, encoded: Collection[int], schema: pa.Schema) -> list[pa.RecordBatch]:
+        """The rows of a part of a scan, with dictionary arrays for the columns at the positions of `encoded`."""
+        request, plan, gone, _ = part
+        cached = self.cache.peek(request.key)
+        if cached is None:
+            stored: StoredColumns = self._sparse(request, plan, encoded)
+        else:
+            some = self.columns(request, [position for position in plan.positions if position in encoded], encoded)
+            stored = SparseBatch(request.rows, {p: some[p] if p in some else cached.column(p) for p in plan.positions})
+        projected = pa.RecordBatch.from_arrays(plan.arrays(stored), schema=schema)
+        return [projected] if gone is None or not len(gone) else without(projected, gone)
+
+    def _sparse(self, request: ColdRequest, plan: Projection, encoded: Collection[int] = ()) -> SparseBatch:
         positions = plan.positions
-        columns = self.columns(request, [position for position in positions if position])
+        columns = self.columns(request, [position for position in positions if position], encoded)
         if 0 in positions:
             columns[0] = pa.array(request.seqs(), pa.int64())
         return SparseBatch(request.rows, columns)

@@ -37,6 +37,7 @@ from storage.keys import table_prefix
 from storage.layout import layout_of
 from storage.merge import Merger, kept_rows
 from storage.options import StorageOptions
+from storage.reading import Reader
 from storage.seams import Clock
 from storage.snapshots import Snapshot, SnapshotRegistry
 from storage.storage_definitions import LOCAL, ColdPlace, StorageResolver
@@ -238,9 +239,10 @@ class ColdTier:
                 (partition, cold_runs(reader, layout, partition, start, self._options))
                 for partition, start in partitions.items()
             )
+            last = {run.partition: run for run in runs}
+            reached = {partition: _behind(reader, run) for partition, run in last.items()}
             built = self._build(snapshot, table, runs)
         result = self._move(table, built)
-        reached = {run.partition: _following(run.keys[-1]) for run in runs}
         return {partition: reached.get(partition, partitions[partition]) for partition in left}, result
 
     def _bounded(self, found: Iterable[tuple[bytes, Iterator[Run]]]) -> tuple[list[Run], list[bytes]]:
@@ -410,9 +412,12 @@ def _table(snapshot: Snapshot, table_id: int) -> TableDef:
     return table
 
 
-def _following(key: bytes) -> bytes:
-    """The key of `rows` that comes next in its partition."""
-    return key[:-8] + (int.from_bytes(key[-8:], "big") + 1).to_bytes(8, "big")
+def _behind(reader: Reader, run: Run) -> bytes:
+    """Where the batches behind a run begin. The run's new batches may begin behind its last old one."""
+    key = run.keys[-1]
+    value = reader.txn.get(key, db=reader.dbs.rows)
+    assert value is not None
+    return key[:-8] + (reader.header(key, value).last_seq + 1).to_bytes(8, "big")
 
 
 def _slices(partitions: Sequence[HotPartition], options: StorageOptions) -> Iterator[list[HotPartition]]:

@@ -46,7 +46,7 @@ class StorageOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Neighbouring batches of one size tier that make a merge worth while."""
     merge_dead_share: float = 0.25
     """Share of dead rows at which a full batch is rewritten."""
-    cold_cache_bytes: int = GIB
+    cold_cache_bytes: int = 4 * GIB
     """How much decoded row groups of cold tables may take in `<data>/cache`."""
     cold_segment_rows: int = 1 << 20
     """Rows of a full Parquet file."""

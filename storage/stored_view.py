@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -13,6 +13,7 @@ import pyarrow as pa
 from storage.catalog import Catalog, TableDef
 from storage.cold_segments import COMMITTED_PREFIX, OTHER_PREFIX, Segment, segments_of
 from storage.cold_statistics import Bounds
+from storage.cold_streaming import RowStream
 from storage.errors import ColdMiss, StorageCorrupt, StorageError
 from storage.expiry import cutoff
 from storage.keys import index_key_prefix, object_key, object_prefix, partition_key, row_key_prefix
@@ -82,6 +83,35 @@ class StoredView:
         """Live rows; see ReadView."""
         schema, batches = self.scan_live(table, partition, columns, with_seq, None, bounds)
         return pa.Table.from_batches(batches, schema)
+
+    def stream(
+        self,
+        table: TableDef,
+        partition: str,
+        columns: Sequence[str],
+        *,
+        bounds: Mapping[str, Bounds] | None = None,
+        encodable: Collection[str] = (),
+    ) -> RowStream | pa.Table:
+        """`scan` with `_seq`; where some rows are cold they are decoded while they are read.
+
+        A stream's view must stay open, and its pages in place, until it has been read.
+        """
+        with self._lock:
+            reader = self._open()
+            schema, parts = reader.scan(
+                layout_of(table),
+                partition_key(partition),
+                columns,
+                with_seq=True,
+                owner=self._owner(),
+                after=self._cutoff(reader, table),
+                bounds=bounds,
+            )
+        hot = [part for part in parts if isinstance(part, pa.RecordBatch)]
+        if len(hot) == len(parts):
+            return pa.Table.from_batches(hot, schema)
+        return RowStream(reader.cold, schema, parts, self._check, encodable)
 
     def scan_live(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 from sql.duck import DuckOptions, DuckPool
 from sql.errors import SqlError
 from sql.live.subscription import LiveOptions
+from sql.scanning import read_scan
 from storage import StorageEngine, StorageOptions
 from storage.catalog import NamespaceDef, TableKind
+from storage.errors import StorageCorrupt
 from tests.sql import query_grammar
 from tests.sql.fake_view import FakeView
 from tests.sql.live.hub_world import QUIET, SMALL_RING, Client
@@ -189,6 +192,32 @@ def test_point_reads_of_cold_rows_give_what_hot_ones_give(cold: TopicWorld) -> N
     for _ in range(2):  # read from the file, then from the cache
         assert cold.rows("SELECT name, value FROM app.m WHERE id = $1", 321) == [("n321", 321.5)]
         assert cold.rows("SELECT name, value FROM app.m WHERE id = $1", 5000) == []
+
+
+AGGREGATES = (
+    "SELECT COUNT(*), SUM(value), MIN(tag), MAX(at) FROM app.m",
+    "SELECT tag, COUNT(*) FROM app.m WHERE name LIKE 'n1%' GROUP BY tag ORDER BY tag",
+    "WITH m AS (SELECT tag, value FROM app.m) SELECT COUNT(*) FROM m a JOIN m b ON a.tag = b.tag WHERE a.value < 9",
+    "SELECT day, MAX(tag) FROM app.m WHERE tag > 't1' GROUP BY day ORDER BY day",
+)
+
+
+@pytest.mark.parametrize("query", AGGREGATES)
+def test_aggregates_over_streams_are_those_over_tables(
+    cold: TopicWorld, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cold.run("UPDATE app.m SET tag = 'hot' WHERE id % 50 = 3")
+    found = cold.rows(query)
+    monkeypatch.setattr("sql.query.open_scan", read_scan)
+    assert cold.rows(query) == found
+
+
+def test_damage_that_a_stream_meets_is_told_as_what_it_is(cold: TopicWorld, tmp_path: Path) -> None:
+    damaged = min(tmp_path.rglob("batch-*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:-30])
+    with pytest.raises((SqlError, StorageCorrupt), match=re.escape(damaged.name)) as told:
+        cold.rows("SELECT tag, COUNT(*) FROM app.m GROUP BY tag")
+    assert "Traceback" not in str(told.value)
 
 
 # --- live queries and topics -----------------------------------------------------------------------------------------

@@ -559,6 +559,24 @@ def test_many_partitions_are_moved_in_rounds(engine: StorageEngine, monkeypatch:
     assert engine.check() == []
 
 
+def test_a_compaction_in_rounds_meets_no_part_of_its_own_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.cold_tier.ROUND_FILES", 1)
+    monkeypatch.setattr("storage.cold_moving.MAX_ROWS", 10)
+    options = msgspec.structs.replace(OPTIONS, cold_segment_rows=60, merge=False)
+    with StorageEngine.open(folder, options) as engine:
+        table = create(engine)
+        for start, end in ((0, 60), (60, 100), (100, 160), (160, 200)):
+            fill(engine, table, "", range(start, end))
+        engine.cold.flush(table.table_id)
+        assert [segment.row_groups for segment in committed(engine, table)] == [6, 4, 6, 4]
+        keys = [key_of(table, number) for number in range(0, 200, 20)]  # so that later row groups begin later
+        engine.commit_sync(lambda wtxn: wtxn.delete(table, "", wtxn.find(table, "", keys)))
+        before = all_rows(engine, table)
+        assert engine.cold.compact(table.table_id) == (4, 4, len(keys))
+        assert all_rows(engine, table) == before
+        assert engine.check() == []
+
+
 class Stop(Exception):
     """What a job raises that was cancelled."""
 
