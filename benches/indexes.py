@@ -7,12 +7,12 @@ from functools import partial
 
 import pyarrow as pa
 
+from benches.events import EVENT_QUERIES, EVENT_RANGE
 from benches.load import Load, dumps
 from benches.notes import BODY, arrow_stream
 from benches.peer_headrace import FILL_ROWS, Headrace
 from benches.peer_postgres import Postgres
 from benches.peers import Peer
-from benches.postgres_application import EVENT_QUERIES, EVENT_RANGE
 from benches.runner import Options, Stage, compare, contenders, request_rows, stage
 from benches.table import Aim, Report
 

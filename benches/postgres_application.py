@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from benches.events import EVENT_QUERIES, EVENT_RANGE
+
 POOL_SIZE = 32
 
 TABLE = """
@@ -33,14 +35,6 @@ GROUP_BY = """
 SELECT carrier, origin, count(*), avg(dep_delay)::float8, max(arr_delay), sum(distance)::bigint
 FROM flights GROUP BY carrier, origin ORDER BY carrier, origin
 """
-
-EVENT_QUERIES = {
-    "ref": "SELECT id, ref, thread, at, body FROM events3 WHERE ref = $1",
-    "thread": "SELECT id, ref, thread, at, body FROM events3 WHERE thread = $1",
-    "at": "SELECT count(*), sum(thread) FROM events3 WHERE at BETWEEN $1 AND $2",
-}
-"""By the indexed column, for `benches.indexes`."""
-EVENT_RANGE = 10_000
 
 
 class Note(msgspec.Struct):

@@ -118,13 +118,17 @@ def writing(server: RunningServer) -> Iterator[None]:
             writer.result()
 
 
-async def watch(server: RunningServer, round_number: int, newest: int) -> tuple[list[Watch], int]:
-    """Subscribe many times on one connection; what came, and until where it is complete."""
+async def watch(server: RunningServer, round_number: int, oldest: int, newest: int) -> tuple[list[Watch], int]:
+    """Subscribe many times on one connection; what came, and until where it is complete.
+
+    Of rows there are those between two `_seq`s at least: nobody goes on where the table was not there yet.
+    """
     chance = random.Random(round_number)
     protocol = {"serialization": chance.choice(["json", "msgpack"]), "compression": chance.choice(["gzip", "none"])}
     choices: list[dict[str, Any] | None] = [
         None, {}, {"batch_size": 3000}, {"batch_size": 150}, {"last_rows": 10}, {"last_rows": 0},
-        {"last_rows": 40, "batch_size": 50}, {"from": 0}, {"from": newest}, {"from": newest // 2, "batch_size": 100},
+        {"last_rows": 40, "batch_size": 50}, {"from": 0}, {"from": newest},
+        {"from": (oldest + newest) // 2, "batch_size": 100},
     ]  # fmt: skip
     watches = {
         f"s{number}": Watch(f"s{number}", chance.choice(choices), chance.randrange(MODULUS), chance.random() < 0.3)
@@ -165,9 +169,10 @@ def test_each_row_comes_once_in_the_snapshot_or_as_a_change(serve: Serve) -> Non
 
     async def play() -> None:
         for number in range(CONNECTIONS):
-            ((newest,),) = await asyncio.to_thread(server.rows, "SELECT coalesce(max(_seq), 0) FROM app.t")
-            seen.append(await watch(server, number, newest))
+            ((oldest, newest),) = await asyncio.to_thread(server.rows, "SELECT min(_seq), max(_seq) FROM app.t")
+            seen.append(await watch(server, number, oldest, newest))
 
+    server.sql("INSERT INTO app.t VALUES (1000000000000, 'the first')")
     with writing(server):
         asyncio.run(play())
     rows = {seq: number for number, seq in server.rows("SELECT id, _seq FROM app.t")}
