@@ -17,6 +17,8 @@ from websockets.asyncio.client import ClientConnection
 from tests.e2e.running import RunningServer
 
 PATIENCE = 20.0
+CLOSING = 1.0
+"""Seconds that a client waits for the server's close frame: one whose queue is full of messages never reads it."""
 
 SETTINGS = {
     "HEADRACE_WEBSOCKET_AUTH_TIMEOUT_SECS": "1", "HEADRACE_RATE_LIMIT_MAX_SUBSCRIPTIONS_PER_USER": "5",
@@ -103,7 +105,7 @@ async def connected(server: RunningServer, query: str = "", **options: Any) -> A
     """A connection that has not signed in."""
     url = f"{server.url.replace('http', 'ws', 1)}/v1/ws{query}"
     async with websockets.connect(
-        url, **{"open_timeout": PATIENCE, "compression": None, "max_size": None} | options
+        url, **{"open_timeout": PATIENCE, "close_timeout": CLOSING, "compression": None, "max_size": None} | options
     ) as connection:
         yield Socket(connection)
 
