@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pyarrow as pa
@@ -53,26 +53,27 @@ def run(options: Options) -> Iterator[Report]:
 def _reads(running: Stage, rows: int) -> Iterator[Report]:
     for column, text in QUERIES.items():
         values = {"ref": rows, "thread": rows // ROWS_A_THREAD, "at": max(rows - EVENT_RANGE, 1)}[column]
-        entries = contenders(running, lambda peer, _: _query(peer, column, values), f"{NAME}-{column}")  # noqa: B023
-        yield Report(
-            title=f"{text}, of {rows:,} rows, {CONNECTIONS} connections",
-            unit="reads/s",
-            headings=("p50 ms", "p99 ms"),
-            rows=request_rows(compare(running, entries, connections=CONNECTIONS), f"python -m benches {NAME}"),
-            aims=(Aim("PostgreSQL + asyncpg", 1.0),),
-        )
+        load = partial(_query, column=column, values=values)
+        yield _compared(running, column, f"{text}, of {rows:,} rows", "reads/s", load, echo=True)
 
 
 def _writes(running: Stage, rows: int) -> Iterator[Report]:
     for count in INDEXES:
-        entries = contenders(running, partial(_insert, count=count, rows=rows), f"{NAME}-insert", echo=False)
-        yield Report(
-            title=f"INSERT of one row a request, {count} secondary indexes, {CONNECTIONS} connections",
-            unit="inserts/s",
-            headings=("p50 ms", "p99 ms"),
-            rows=request_rows(compare(running, entries, connections=CONNECTIONS), f"python -m benches {NAME}"),
-            aims=(Aim("PostgreSQL + asyncpg", 1.0),),
-        )
+        title = f"INSERT of one row a request, {count} secondary indexes"
+        yield _compared(running, "insert", title, "inserts/s", partial(_insert, count=count, rows=rows), echo=False)
+
+
+def _compared(
+    running: Stage, key: str, title: str, unit: str, load: Callable[[Peer, int], Load | None], *, echo: bool
+) -> Report:
+    entries = contenders(running, load, f"{NAME}-{key}", echo=echo)
+    return Report(
+        title=f"{title}, {CONNECTIONS} connections",
+        unit=unit,
+        headings=("p50 ms", "p99 ms"),
+        rows=request_rows(compare(running, entries, connections=CONNECTIONS), f"python -m benches {NAME}"),
+        aims=(Aim("PostgreSQL + asyncpg", 1.0),),
+    )
 
 
 def _create(peer: Peer, count: int) -> None:
@@ -111,8 +112,9 @@ def _fill(peer: Peer, rows: int) -> None:
         peer.execute("ANALYZE events3")
 
 
-def _query(peer: Peer, column: str, values: int) -> Load | None:
+def _query(peer: Peer, first: int, *, column: str, values: int) -> Load | None:
     """One of the queries, for a random value."""
+    del first  # reads write no keys
     setup = "math.randomseed(os.time())"
     value = f"math.floor(math.random() * {values})"
     if isinstance(peer, Postgres):

@@ -47,7 +47,6 @@ _LISTS: dict[str, tuple[str, int, Callable[[list[exp.Expr]], exp.Expr]]] = {
 _LISTS_IN_SELECT = frozenset({"json_object_keys", "regexp_split_to_table"})
 """Names that have another meaning in SELECT: DataFusion's list, DuckDB's own function."""
 
-
 _SCALAR = "headrace_scalar"
 """In `meta` of an item of FROM: the name of its only column, which is what the item's own name stands for."""
 
@@ -59,6 +58,7 @@ def rows(node: exp.Anonymous) -> exp.Expr | None:
     if name == "jsonb_each" and item is not None:
         pairs = duck("json_each", exp.cast(node.expressions[0], "JSON"))
         columns = [exp.column("key"), exp.column("value")]
+        _name_item(item, name)
         return _in_from(item, exp.Select(expressions=columns).from_(exp.Table(this=pairs)), "key", "value")
     if name not in _LISTS or (item is None and name in _LISTS_IN_SELECT):
         return None
@@ -97,7 +97,6 @@ def _in_from(item: exp.Expr, select: exp.Select, *columns: str) -> exp.Expr | No
     Without ORDER BY no order is promised. But DuckDB mostly gives the values of a list in their order where unnest()
     stands in a SELECT, and backwards where it stands in FROM and the list is of another table's row.
     """
-    _name_item(item, "unnest")
     alias = item.args["alias"]
     if not alias.args.get("columns"):
         alias.set("columns", [exp.to_identifier(column) for column in columns])

@@ -12,7 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import pyarrow as pa
@@ -197,7 +197,10 @@ class ColdReads:
         return rows
 
     def ahead(self, parts: Iterable[T], read: Callable[[T], U]) -> Generator[U, None, None]:
-        """`read` of each part, in order, by the threads that read files; a bounded number of parts ahead."""
+        """`read` of each part, in order, by the threads that read files; a bounded number of parts ahead.
+
+        When this ends, no `read` runs any more: a part may lie in pages that its view is about to give back.
+        """
         pool = self._threads()
         left = iter(parts)
         waiting = deque(pool.submit(read, part) for part in itertools.islice(left, 2 * READERS))
@@ -209,6 +212,7 @@ class ColdReads:
         finally:
             for future in waiting:
                 future.cancel()
+            wait(waiting)
 
     def repeating(self, part: ColdPart, positions: Iterable[int]) -> set[int]:
         """Those text columns of a part's row group that are stored as numbers into a small dictionary."""

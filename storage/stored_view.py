@@ -10,7 +10,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from storage.batches import Seqs
 from storage.catalog import Catalog, TableDef
+from storage.cold_reading import Part
 from storage.cold_segments import COMMITTED_PREFIX, OTHER_PREFIX, Segment, segments_of
 from storage.cold_statistics import Bounds
 from storage.cold_streaming import RowStream
@@ -97,17 +99,7 @@ class StoredView:
 
         A stream's view must stay open, and its pages in place, until it has been read.
         """
-        with self._lock:
-            reader = self._open()
-            schema, parts = reader.scan(
-                layout_of(table),
-                partition_key(partition),
-                columns,
-                with_seq=True,
-                owner=self._owner(),
-                after=self._cutoff(reader, table),
-                bounds=bounds,
-            )
+        reader, schema, parts = self._parts(table, partition, columns, bounds, with_seq=True)
         hot = [part for part in parts if isinstance(part, pa.RecordBatch)]
         if len(hot) == len(parts):
             return pa.Table.from_batches(hot, schema)
@@ -123,6 +115,21 @@ class StoredView:
         bounds: Mapping[str, Bounds] | None = None,
     ) -> tuple[pa.Schema, list[pa.RecordBatch]]:
         """See Base."""
+        also_dead = None if superseded is None else np.asarray(superseded)
+        reader, schema, parts = self._parts(table, partition, columns, bounds, with_seq=with_seq, also_dead=also_dead)
+        return schema, reader.cold.read_all(parts, self._check)  # files are read without the lock
+
+    def _parts(
+        self,
+        table: TableDef,
+        partition: str,
+        columns: Sequence[str] | None,
+        bounds: Mapping[str, Bounds] | None,
+        *,
+        with_seq: bool,
+        also_dead: Seqs | None = None,
+    ) -> tuple[Reader, pa.Schema, list[Part]]:
+        """What a scan finds, cold parts unread, and the reader that found it."""
         with self._lock:
             reader = self._open()
             schema, parts = reader.scan(
@@ -131,11 +138,11 @@ class StoredView:
                 columns,
                 with_seq=with_seq,
                 owner=self._owner(),
-                also_dead=None if superseded is None else np.asarray(superseded),
+                also_dead=also_dead,
                 after=self._cutoff(reader, table),
                 bounds=bounds,
             )
-        return schema, reader.cold.read_all(parts, self._check)  # files are read without the lock
+        return reader, schema, parts
 
     def _check(self) -> None:
         """Called between files: may raise, to end a long scan."""

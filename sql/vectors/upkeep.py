@@ -152,7 +152,7 @@ class VectorUpkeep:
                 self._bring_up(place, lambda rows: None, lambda: None)
             except (StorageClosed, Stopped):
                 raise
-            except Exception:
+            except Exception:  # whatever it is, the other indexes are looked after
                 log.exception("vector index %s of table %s is left as it is", place.index_id, place.table_id)
         self._unload()
 

@@ -159,7 +159,7 @@ class Load:
                     raise Broken(f"job {job} {status}: {message}")
                 if status in {"completed", "skipped"}:
                     break
-                time.sleep(0.02)
+                time.sleep(0.02)  # the job tells nobody over HTTP that it is done
 
 
 class _Reads:

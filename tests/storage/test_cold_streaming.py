@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import msgspec
@@ -138,3 +139,26 @@ def test_what_ends_a_scan_ends_a_stream(folder: Path) -> None:
         pytest.raises(StorageCorrupt, match=r"rows _seq .*is missing"),
     ):
         read(streamed(snapshot, table, ["amount"]))
+
+
+def test_nothing_is_read_any_more_when_a_stream_was_left(engine: StorageEngine) -> None:
+    """A part may lie in pages of the data file, which are gone when the snapshot is."""
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(number: int) -> int:
+        if number:
+            begun.set()
+            assert go.wait(20)
+            ended.set()
+        return number
+
+    read = engine.cold.reads.ahead(range(2), slow)
+    assert next(read) == 0
+    assert begun.wait(20)
+    closing = threading.Thread(target=read.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    go.set()
+    closing.join(20)
+    assert ended.is_set()

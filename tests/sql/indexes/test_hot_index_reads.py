@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sql.errors import SqlError
 from sql.hot_read import FEW_ROWS
+from sql.request import parse_request
 from tests.sql.indexes.index_world import ALICE, BOB, IndexWorld
 
 LONG = "l" * 600
@@ -94,6 +95,27 @@ def test_hot_reads_are_what_a_scan_finds(
         expected = answered(world, f"SELECT id, part, t, n FROM plain WHERE {condition}", params)
         for _ in range(3):
             assert answered(world, f"SELECT id, part, t, n FROM indexed WHERE {condition}", params) == expected
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT id, t || 'x' AS u FROM indexed AS i WHERE n = 1 ORDER BY id LIMIT 3",
+        "SELECT now() IS NULL, current_user, e FROM indexed, jsonb_array_elements('[1]') AS e",
+        "SELECT * FROM indexed JOIN plain USING (id) WHERE indexed.n IN (SELECT n FROM plain) ORDER BY indexed.id",
+        "WITH w AS (SELECT n, count(*) FROM app.indexed GROUP BY n) SELECT * FROM w, unnest([1, 2]) AS v ORDER BY ALL",
+        "SELECT CASE WHEN n > 1 THEN left(t, 1) ELSE repeat('a', 2) END FROM indexed WHERE t IS NOT DISTINCT FROM 'a'",
+    ],
+)
+def test_a_remembered_query_stays_as_it_was_parsed(world: IndexWorld, sql: str) -> None:
+    expected = answered(world, sql, [])
+    kept = world.database._parsed.get((sql,), 0)
+    assert kept is not None
+    fresh = parse_request(sql, 0, max_statements=1)
+    for _ in range(2):
+        assert answered(world, sql, []) == expected
+    assert world.database._parsed.get((sql,), 0) is kept
+    assert [repr(parsed.statement) for parsed in kept] == [repr(parsed.statement) for parsed in fresh]
 
 
 def test_which_reads_the_event_loop_takes(world: IndexWorld) -> None:

@@ -75,6 +75,7 @@ def test_like_is_the_same_on_both_paths_and_in_a_parameter(world: World, pieces:
             "SELECT e.v FROM (SELECT '[7]'::JSON AS j) AS t LEFT JOIN LATERAL jsonb_array_elements(j) AS e(v) ON true",
             [("7",)],
         ),
+        ("SELECT jsonb_each.key FROM jsonb_each('{\"a\":5}')", [("a",)]),
         ("SELECT id, key, value FROM (SELECT 1 AS id) AS t, jsonb_each('{\"a\":5}')", [(1, "a", "5")]),
         ("SELECT n, e FROM json_array_elements('[4,5]') WITH ORDINALITY AS x(e, n) ORDER BY n", [(1, "4"), (2, "5")]),
         ("SELECT value FROM json_array_elements_text('[\"a\",null]') ORDER BY value", [("a",), (None,)]),
